@@ -1,0 +1,131 @@
+"""Keep each notebook and its text source in step.
+
+People edit ``notebooks/text/NN_name.md`` (MyST Markdown); ``notebooks/NN_name.ipynb`` is made from it.
+
+    python scripts/notebooks.py sync     # text → ipynb; unchanged cells keep their outputs
+    python scripts/notebooks.py check    # list where the two disagree; exit code 1 if they do
+"""
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+
+from tlutils.runner import tidy, write
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+# What papermill and Jupyter add while they run a notebook; the text does not carry it.
+_RUNTIME_METADATA = {"papermill", "execution", "collapsed", "scrolled"}
+
+
+def sync(folder=NOTEBOOKS):
+    """Make each notebook of a folder from its text.
+
+    Returns:
+        list: Paths of the notebooks that changed.
+    """
+    changed = []
+    for text in sorted((folder / "text").glob("*.md")):
+        path = folder / f"{text.stem}.ipynb"
+        notebook = _read(text)
+        if path.is_file():
+            _keep_outputs(notebook, nbformat.read(path, 4))
+        if write(tidy(notebook, committed=True), path):
+            changed.append(path)
+    return changed
+
+
+def check(folder=NOTEBOOKS):
+    """Return one sentence for each difference between the notebooks of a folder and their texts."""
+    texts = {path.stem: path for path in (folder / "text").glob("*.md")}
+    notebooks = {path.stem: path for path in folder.glob("*.ipynb")}
+    problems = []
+    for name in sorted({*texts, *notebooks}):
+        if name not in texts:
+            problems.append(f"{name}.ipynb has no text: write {name}.md, or delete it")
+        elif name not in notebooks:
+            problems.append(f"{name}.md has no notebook: run `python scripts/notebooks.py sync`")
+        else:
+            problems += [f"{name}: {difference}" for difference in compare(texts[name], notebooks[name])]
+    return problems
+
+
+def compare(text, path):
+    """Compare a text with its notebook: kinds, sources and metadata of the cells, not their outputs.
+
+    Args:
+        text (Path): MyST Markdown.
+        path (Path): The notebook.
+
+    Returns:
+        list: One sentence a difference.
+    """
+    ours, theirs = _read(text).cells, nbformat.read(path, 4).cells
+    problems = []
+    if len(ours) != len(theirs):
+        problems.append(f"the text has {len(ours)} cells, the notebook {len(theirs)}")
+    for position, (our, their) in enumerate(zip(ours, theirs), 1):
+        where = f"cell {position}"
+        if our.cell_type != their.cell_type:
+            problems.append(f"{where} is {our.cell_type} in the text and {their.cell_type} in the notebook")
+            break  # from here on, cells no longer correspond
+        if our.source != their.source:
+            line = next((a or b for a, b in _lines(our.source, their.source) if a != b), "")
+            problems.append(f"{where} differs at {line.strip()!r}")
+        if _metadata(our) != _metadata(their):
+            problems.append(
+                f"{where} has the metadata {_metadata(our)} in the text, {_metadata(their)} in the notebook"
+            )
+    return problems
+
+
+def _read(text):
+    notebook = jupytext.read(text, fmt="md:myst")
+    notebook.metadata.pop("jupytext", None)  # describes the text file
+    return notebook
+
+
+def _keep_outputs(notebook, old):
+    """Give the cells whose source is the same as before the outputs they had; an edited cell has none until it runs."""
+    new_cells, old_cells = ([c for c in n.cells if c.cell_type == "code"] for n in (notebook, old))
+    sources = ([cell.source for cell in cells] for cells in (old_cells, new_cells))
+    for start, new_start, size in difflib.SequenceMatcher(None, *sources, autojunk=False).get_matching_blocks():
+        for before, cell in zip(old_cells[start : start + size], new_cells[new_start : new_start + size]):
+            cell.outputs, cell.execution_count = before.outputs, before.execution_count
+    if "widgets" in old.metadata:
+        notebook.metadata["widgets"] = old.metadata["widgets"]
+
+
+def _lines(one, other):
+    one, other = one.splitlines(), other.splitlines()
+    size = max(len(one), len(other))
+    return zip(one + [""] * (size - len(one)), other + [""] * (size - len(other)))
+
+
+def _metadata(cell):
+    metadata = {name: value for name, value in cell.metadata.items() if name not in _RUNTIME_METADATA}
+    metadata["tags"] = sorted(metadata.get("tags", []))
+    return metadata
+
+
+def main(argv=None):
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("sync", "check"))
+    parser.add_argument("--folder", type=Path, default=NOTEBOOKS, help="default: the notebooks of this clone")
+    arguments = parser.parse_args(argv)
+    if arguments.command == "sync":
+        for path in sync(arguments.folder):
+            print(f"wrote {path.name}")
+        return 0
+    problems = check(arguments.folder)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

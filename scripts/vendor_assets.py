@@ -1,0 +1,71 @@
+"""Fetch the JavaScript libraries of the rendered book into book/assets/lib, so that the book needs no network.
+
+To move to another release change its version below and in book/assets/README.md, run ``python
+scripts/vendor_assets.py`` (needs npm, which checks the packages against the registry's hashes) and ``make test``, and
+look at a page with a slider and one with formulas.
+"""
+
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+LIB = Path(__file__).resolve().parents[1] / "book" / "assets" / "lib"
+
+# npm package: (version, destination folder, {pattern in the package: folders below the destination})
+LIBRARIES = {
+    "requirejs": ("2.3.8", "requirejs", {"require.js": ["."]}),
+    # Two parts of html-manager look for the same icon fonts in two places.
+    "@jupyter-widgets/html-manager": (
+        "1.0.15",
+        "@jupyter-widgets",
+        {"dist/embed-amd.js": ["html-manager/dist"], "dist/*.woff2": ["html-manager/dist", "."]},
+    ),
+    # The fonts lie where tex-mml-chtml.js looks for them.
+    "mathjax": (
+        "3.2.2",
+        "mathjax",
+        {
+            "LICENSE": ["."],
+            "es5/tex-mml-chtml.js": ["."],
+            "es5/output/chtml/fonts/woff-v2/*.woff": ["output/chtml/fonts/woff-v2"],
+        },
+    ),
+}
+
+
+def fetch(package, version, scratch):
+    """Download one npm package and return the folder it unpacks to."""
+    command = ["npm", "pack", f"{package}@{version}", "--silent", "--pack-destination", str(scratch)]
+    name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
+    with tarfile.open(scratch / name) as archive:
+        archive.extractall(scratch / package, filter="data")
+    return scratch / package / "package"
+
+
+def main():
+    """Replace every vendored file; the licence texts that the packages do not carry stay as they are."""
+    if shutil.which("npm") is None:
+        raise SystemExit(
+            "npm is needed to fetch the libraries; the committed copies in book/assets/lib work without it"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        for package, (version, destination, wanted) in LIBRARIES.items():
+            source = fetch(package, version, Path(scratch))
+            for old in (LIB / destination).rglob("*"):
+                if old.is_file() and old.name != "LICENSE":
+                    old.unlink()
+            for pattern, folders in wanted.items():
+                files = sorted(source.glob(pattern))
+                if not files:
+                    raise SystemExit(f"{package}@{version} holds no {pattern}; look where this release keeps it")
+                for target in (LIB / destination / folder for folder in folders):
+                    target.mkdir(parents=True, exist_ok=True)
+                    for file in files:
+                        shutil.copyfile(file, target / file.name)
+            print(f"{package} {version} → {LIB / destination}")
+
+
+if __name__ == "__main__":
+    main()

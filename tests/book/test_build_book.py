@@ -1,0 +1,187 @@
+"""scripts/build_book.py: its errors, the landing page's figure, and the links that follow _config.yml."""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "build_book.py"
+_spec = importlib.util.spec_from_file_location("build_book", SCRIPT)
+build_book = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(build_book)
+
+BUDGETS = (1, 5, 50)
+STUDY = {
+    "command": "make experiments",
+    "date": "2026-01-02",
+    "seconds": 600.0,
+    "versions": {"python": "3.11.0", "tensorflow": "2.21.0"},
+    "machine": {"cpu": "a <small> processor", "cores": 2, "system": "Linux"},
+    "covers": "seeds and test images",
+    "summary": [
+        {"method": method, "labels_per_class": k, "mean": mean, "low": mean - 0.02, "high": mean + 0.02, "seeds": 10}
+        for method, means in {"svm": (0.412, 0.6, 0.9), "probe": (0.523, 0.7, 0.8)}.items()
+        for k, mean in zip(BUDGETS, means)
+    ],
+}
+
+
+# --- build ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_chapter_is_named(tmp_path, capsys):
+    assert build_book.main(["--notebooks", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    message = capsys.readouterr().err
+    assert "01_first_transfer" in message and "tlutils run --out" in message
+
+
+def test_a_warning_is_an_error(tmp_path):
+    """One reference to nowhere in one chapter, and no book comes out."""
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("text"))
+    path = tmp_path / "notebooks" / "05_fine_tuning.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells.append(nbformat.v4.new_markdown_cell("See {ref}`a-place-that-does-not-exist`."))
+    nbformat.write(notebook, path)
+    command = [sys.executable, SCRIPT, "--notebooks", tmp_path / "notebooks", "--out", tmp_path / "out"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "a-place-that-does-not-exist" in run.stdout + run.stderr
+    assert not (tmp_path / "out" / "html" / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('<a href="../notebooks/01.html#x">', '<a href="notebooks/01.html#x">'),
+        ('<a href="running.html?q=1">', '<a href="book/running.html?q=1">'),
+        ('<html data-content_root="../">', '<html data-content_root="./">'),
+        ('<a href="#">', '<a href="#">'),
+        ('<a href="https://example.org/a">', '<a href="https://example.org/a">'),
+        ('<img src="data:image/png;base64,AA">', '<img src="data:image/png;base64,AA">'),
+    ],
+)
+def test_the_front_page_keeps_its_links(before, after):
+    assert build_book.rebase(before, "book") == after
+
+
+# --- the landing page's figure ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(monkeypatch):
+    """The stored study replaced by a small one."""
+    from tlutils import results
+
+    monkeypatch.setattr(results, "load", lambda name: STUDY)
+
+
+def test_the_figure_says_what_was_measured(study):
+    figure = BeautifulSoup(build_book.landing_figure(), "html.parser").figure
+    pictures = figure.find_all("img")
+    assert [picture["data-label"] for picture in pictures] == ["1", "5", "50"]
+    assert len({picture["src"] for picture in pictures}) == 3
+    first, last = pictures[0]["alt"], pictures[-1]["alt"]
+    assert first.index("52.3%") < first.index("41.2%") and last.index("90.0%") < last.index("80.0%")  # best first
+    assert [picture.has_attr("hidden") for picture in pictures] == [True, True, False]  # without scripts: the last one
+    caption = figure.figcaption.get_text()
+    for part in ("10 seeds", "95%", "a <small> processor", "make experiments", "2026-01-02"):
+        assert part in caption
+    assert figure.find("input", type="range")["max"] == "2"
+
+
+def test_a_missing_study_says_how_to_measure_it(monkeypatch):
+    from tlutils import results
+
+    def load(name):
+        raise ValueError(f"no stored experiment is called {name!r}")
+
+    monkeypatch.setattr(results, "load", load)
+    with pytest.raises(build_book.BookError, match="make experiments"):
+        build_book.landing_figure()
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+
+def write(root, name, text):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def fork(root, url, branch="main"):
+    write(root, "_config.yml", f"repository:\n  url: {url}\n  branch: {branch}\n")
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A small copy of the book, whose links stand at the placeholder."""
+    fork(tmp_path, "https://github.com/OWNER/REPOSITORY")
+    write(
+        tmp_path,
+        "README.md",
+        "git clone https://github.com/OWNER/REPOSITORY.git\n"
+        "[Colab](https://colab.research.google.com/github/OWNER/REPOSITORY/blob/main/notebooks/01_a.ipynb)\n"
+        "![badge](https://colab.research.google.com/assets/colab-badge.svg)\n"
+        "[data](https://github.com/someone/data-set/tree/main/notebooks)\n",
+    )
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [
+        nbformat.v4.new_markdown_cell(
+            "[Colab](https://colab.research.google.com/github/OWNER/REPOSITORY/blob/main/notebooks/01_a.ipynb)"
+        ),
+        nbformat.v4.new_code_cell('%pip install "git+https://github.com/OWNER/REPOSITORY"'),
+    ]
+    write(tmp_path, "notebooks/01_a.ipynb", nbformat.writes(notebook))
+    return tmp_path
+
+
+def test_links_of_this_repository_follow_its_configuration():
+    assert build_book.links() == []
+
+
+def test_a_fork_changes_one_line(copy):
+    assert build_book.links(root=copy) == []
+    fork(copy, "https://github.com/teacher/my.course", branch="trunk")
+    wrong = build_book.links(root=copy)
+    assert len(wrong) == 4
+    assert wrong[0].startswith("README.md:1: https://github.com/OWNER/REPOSITORY.git must be")
+    assert build_book.links(write=True, root=copy) == wrong
+    assert build_book.links(root=copy) == []
+    readme = (copy / "README.md").read_text()
+    assert "git clone https://github.com/teacher/my.course.git\n" in readme
+    assert "https://colab.research.google.com/github/teacher/my.course/blob/trunk/notebooks/01_a.ipynb" in readme
+    assert "https://github.com/someone/data-set/tree/main/notebooks" in readme  # somebody else's
+    code = nbformat.read(copy / "notebooks" / "01_a.ipynb", 4).cells[1].source
+    assert code == '%pip install "git+https://github.com/teacher/my.course"'
+
+
+def test_a_fork_of_a_fork(copy):
+    for url in ("https://github.com/first/book", "https://github.com/second/book/"):
+        fork(copy, url)
+        assert build_book.links(write=True, root=copy)
+    text = (copy / "README.md").read_text()
+    assert "second/book" in text and "first/book" not in text and "OWNER" not in text
+
+
+def test_the_command_reports_by_exit_code(monkeypatch, copy, capsys):
+    monkeypatch.setattr(build_book.links, "__defaults__", (False, copy))
+    assert build_book.main(["links"]) == 0
+    fork(copy, "https://github.com/teacher/course")
+    assert build_book.main(["links"]) == 1
+    assert "links --write" in capsys.readouterr().err
+    assert build_book.main(["links", "--write"]) == 0
+    assert build_book.main(["links"]) == 0
+
+
+@pytest.mark.parametrize("url", ["https://gitlab.com/a/b", "github.com/a/b", "https://github.com/a"])
+def test_an_address_that_colab_cannot_open(copy, url):
+    fork(copy, url)
+    with pytest.raises(build_book.BookError, match="must look like"):
+        build_book.links(root=copy)

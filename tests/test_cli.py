@@ -1,0 +1,198 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+
+import tlutils
+from tlutils import cli, runner
+
+
+def command(*arguments, **options):
+    """Run the command as a user does; return the finished process."""
+    return subprocess.run([sys.executable, "-m", "tlutils.cli", *arguments], capture_output=True, text=True, **options)
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A folder with two notebooks, one of which fails."""
+    (tmp_path / "notebooks").mkdir()
+    for name, last in (("01_good", 'print("hello")'), ("02_bad", "1 / 0")):
+        parameters = nbformat.v4.new_code_cell(
+            'PROFILE = "quick"\nGPU = "auto"\nSEED = 0\nDATASET = None\nBACKBONE = None',
+            metadata={"tags": ["parameters"]},
+        )
+        show = nbformat.v4.new_code_cell("print(PROFILE, GPU, SEED, DATASET, BACKBONE)")
+        notebook = nbformat.v4.new_notebook(cells=[parameters, show, nbformat.v4.new_code_cell(last)])
+        runner.write(runner.tidy(notebook), tmp_path / "notebooks" / f"{name}.ipynb")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# --- what it loads and how it speaks ----------------------------------------------------------------------------------
+
+
+def test_help_is_instant_and_loads_no_tensorflow():
+    code = """
+import contextlib, io, sys, tlutils
+from tlutils import cli, results, runner
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as text:
+    cli.main(["--help"])
+print([m for m in ("tensorflow", "keras") if m in sys.modules], "doctor" in text.getvalue())
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (found.stdout, found.stderr) == ("[] True\n", "")
+    best = min(_seconds("--help") for _ in range(3))
+    assert best < 1
+
+
+def _seconds(*arguments):
+    begin = time.perf_counter()
+    assert command(*arguments).returncode == 0
+    return time.perf_counter() - begin
+
+
+def test_version():
+    assert command("--version").stdout == f"tlutils {tlutils.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "COMMAND"),
+        (["walk"], "invalid choice: 'walk'"),
+        (["run", "--profile", "fast"], "'quick', 'full'"),
+        (["run", "--jobs", "0"], "'0' is not a whole number of at least 1"),
+        (["run", "--seed", "-1"], "--seed"),
+        (["run", "--timeout", "soon"], "'soon' is not a whole number"),
+        (["run", "1_god"], "no notebook is called '1_god'; did you mean '01_good'?"),
+        (["run", "--dataset", "digitz"], "did you mean 'digits'?"),
+        (["run", "--dataset", "no/such/folder"], "no data set or folder is called 'no/such/folder'"),
+        (["run", "--backbone", "pocket_resnett"], "did you mean 'pocket_resnet'?"),
+        (["run", "--write", "--profile", "full"], "leave out --profile full"),
+        (["run", "--write", "--seed", "1"], "--write is for the set-up that the chapters describe"),
+        (["run", "--out", "notebooks"], "would overwrite"),
+    ],
+)
+def test_a_wrong_command_gets_one_sentence_and_exit_code_2(clone, capsys, arguments, words):
+    before = sorted(clone.rglob("*"))
+    assert cli.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err and printed.err.startswith("tlutils: ") and printed.err.count("\n") == 1
+    assert printed.out == "" and sorted(clone.rglob("*")) == before
+
+
+def test_a_missing_library_names_the_extra(clone, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    monkeypatch.delitem(sys.modules, "tlutils.runner")
+    assert cli.main(["run"]) == 1
+    assert "psutil is not installed: pip install 'tlutils[" in capsys.readouterr().err
+
+
+# --- run --------------------------------------------------------------------------------------------------------------
+
+
+def test_run_reports_each_notebook_and_fails_if_one_fails(clone, capsys):
+    folder = clone / "my photos ü"
+    folder.mkdir()
+    assert cli.main(["run", "--jobs", "2", "--dataset", folder.name, "--gpu", "off", "--seed", "3"]) == 1
+    printed = capsys.readouterr()
+    assert "01_good: ok, 4/4 cells" in printed.out and "02_bad    failed" in printed.out
+    kept = os.path.join("_build", "notebooks", "02_bad.ipynb")
+    assert printed.err.splitlines() == [
+        "02_bad failed in cell 4, In [4]: ZeroDivisionError: division by zero",
+        f"  look at {kept}, kept as far as it ran",
+    ]
+    notebook = nbformat.read(kept, 4)
+    assert notebook.cells[2].outputs[0].text == f"quick off 3 {folder} None\n"
+    report = json.loads((clone / "_build" / "notebooks" / "report.json").read_text(encoding="utf-8"))
+    assert [entry["status"] for entry in report["notebooks"]] == ["ok", "failed"]
+
+
+def test_writing_twice_changes_nothing(clone, capsys):
+    assert cli.main(["run", "1", "--write", "--gpu", "off", "--out", "out"]) == 0
+    assert f"updated {os.path.join('notebooks', '01_good.ipynb')}" in capsys.readouterr().out
+    committed = (clone / "notebooks" / "01_good.ipynb").read_bytes()
+    assert b"hello" in committed and b"injected" not in committed
+    assert cli.main(["run", "1", "--write", "--gpu", "off", "--out", "out"]) == 0
+    assert "updated" not in capsys.readouterr().out
+    assert (clone / "notebooks" / "01_good.ipynb").read_bytes() == committed
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
+def test_a_required_gpu_that_is_missing_is_one_sentence(clone):
+    found = command("run", "--gpu", "require", cwd=clone)
+    assert found.returncode == 3 and found.stdout == ""
+    assert "Runtime → Change runtime type" in found.stderr and "Traceback" not in found.stderr
+    assert not (clone / "_build").exists()
+
+
+def test_progress_on_a_terminal_is_one_live_line_and_a_line_for_each_that_is_done(tmp_path, monkeypatch):
+    class Terminal(list):
+        write = list.append
+        isatty = staticmethod(lambda: True)
+        flush = staticmethod(lambda: None)
+
+    terminal, clock = Terminal(), iter(range(100))
+    monkeypatch.setattr(runner.time, "monotonic", lambda: next(clock))
+    display = runner.Display(terminal)
+    outcome = runner.Outcome("01_a", tmp_path / "01_a.ipynb", "running", cells=7, cells_done=3, peak_mb=512.4)
+    display([outcome])
+    assert "\n" not in terminal[-1] and "01_a 3/7 cells   512 MB" in terminal[-1]
+    outcome.status, outcome.seconds, outcome.cells_done = "ok", 4.0, 7
+    display([outcome])
+    assert terminal[-1] == "01_a: ok, 7/7 cells, 4.0 s, 512 MB\n"
+
+
+# --- lists and doctor -------------------------------------------------------------------------------------------------
+
+
+def test_datasets_are_listed_with_their_licences(capsys):
+    assert cli.main(["datasets"]) == 0
+    text = capsys.readouterr().out
+    assert "digits\n" in text and "licence: CC BY 4.0" in text and "(229 MB)" in text
+
+
+def test_backbones_are_listed(capsys):
+    assert cli.main(["backbones"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert names == list(tlutils.backbones.available())
+
+
+def test_doctor_finds_this_installation_well():
+    found = command("doctor")
+    assert found.returncode == 0, found.stdout
+    lines = found.stdout.splitlines()
+    assert all(line.split()[0] in ("ok", "warn") for line in lines)
+    for word in ("Python", "TensorFlow", "Keras", "GPU", "KERAS_HOME", "ipywidgets", "papermill", "disk", "memory"):
+        assert word in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("check", "words"),
+    [
+        ('raise ImportError("libcuda is broken")', "problem  TensorFlow does not load: ImportError: libcuda is broken"),
+        ("""print('{"tensorflow": "2", "keras": "3", "gpus": ["a"]}')""", "ok       GPU: 1 seen"),
+    ],
+)
+def test_doctor_says_what_it_found(monkeypatch, capsys, check, words):
+    monkeypatch.setattr(cli, "_TENSORFLOW_CHECK", check)
+    assert cli.main(["doctor"]) == (1 if "problem" in words else 0)
+    assert words in capsys.readouterr().out
+
+
+def test_doctor_says_how_to_mend_what_is_missing(monkeypatch, capsys, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "vgg16_weights.h5").touch()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(cli.shutil, "which", lambda name: None)
+    assert cli.main(["doctor"]) == 1
+    text = capsys.readouterr().out
+    assert "problem  TensorFlow is not installed: pip install 'tlutils[tensorflow]'" in text
+    assert "warn     papermill is not installed (tlutils run): pip install 'tlutils[run]'" in text
+    assert "apt-get install chromium" in text and "1 weight files (vgg16_weights.h5)" in text

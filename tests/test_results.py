@@ -1,0 +1,241 @@
+import importlib.metadata
+import json
+import math
+import subprocess
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+
+from tlutils import results
+
+
+@pytest.fixture(autouse=True)
+def own_context(monkeypatch):
+    monkeypatch.setattr(results, "_context", {"reference": True})
+    monkeypatch.setattr(results, "_recorded", {})
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    clone, package = tmp_path / "clone", tmp_path / "package"
+    clone.mkdir()
+    package.mkdir()
+    monkeypatch.setattr(results, "_stored_folders", lambda: (clone, package))
+    return clone, package
+
+
+def notebook_with(*outputs):
+    cell = nbformat.v4.new_code_cell("…", outputs=list(outputs))
+    return nbformat.v4.new_notebook(cells=[cell])
+
+
+def glued(name, text):
+    prefix = "application/papermill.record/"
+    return nbformat.v4.new_output(
+        "display_data",
+        data={f"{prefix}text/plain": text},
+        metadata={"scrapbook": {"name": name, "mime_prefix": prefix}},
+    )
+
+
+# --- claims -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_that_holds_prints_the_same_line_every_time(capsys):
+    results.claim("Transfer beats scratch.", np.bool_(True))
+    assert capsys.readouterr().out == "✓ Transfer beats scratch.\n"
+
+
+def test_a_false_claim_stops_the_reference_set_up():
+    with pytest.raises(results.ClaimError, match="Transfer beats scratch"):
+        results.claim("Transfer beats scratch.", False)
+    assert issubclass(results.ClaimError, AssertionError)
+
+
+def test_a_false_claim_is_reported_elsewhere_and_the_run_goes_on(capsys):
+    results.set_context(reference=False)
+    results.claim("Transfer beats scratch.", False)
+    assert capsys.readouterr().out == "✗ did not hold here: Transfer beats scratch.\n"
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def test_numpy_scalars_become_python_numbers():
+    results.record("accuracy", np.float32(0.5))
+    results.record("count", np.int64(3))
+    results.record("mean", np.array(0.25))
+    assert results.recorded() == {"accuracy": 0.5, "count": 3, "mean": 0.25}
+    assert [type(value) for value in results.recorded().values()] == [float, int, float]
+
+
+@pytest.mark.parametrize("name", ["a:b", "a b", "", "x`"])
+def test_a_name_that_glue_cannot_look_up_is_refused(name):
+    with pytest.raises(ValueError, match="letters, digits"):
+        results.record(name, 1)
+
+
+@pytest.mark.parametrize("value", [[1, 2], np.zeros(3), None, object()])
+def test_a_value_that_glue_cannot_show_is_refused(value):
+    with pytest.raises(TypeError, match="'acc'"):
+        results.record("acc", value)
+
+
+def test_records_are_read_back():
+    table = nbformat.v4.new_output(
+        "display_data",
+        data={"application/papermill.record/text/plain": "t", "application/papermill.record/text/html": "<table>"},
+        metadata={"scrapbook": {"name": "table", "mime_prefix": "application/papermill.record/"}},
+    )
+    shown = nbformat.v4.new_output("display_data", data={"text/plain": "7"})
+    notebook = notebook_with(glued("a", "0.25"), glued("b", "'word'"), shown, table, glued("c", "nan"))
+    records = results.records_in(notebook)
+    assert list(records) == ["a", "b", "c"]
+    assert records["a"] == 0.25 and records["b"] == "word" and math.isnan(records["c"])
+
+
+def test_records_are_read_from_a_file(tmp_path):
+    nbformat.write(notebook_with(glued("a", "1")), tmp_path / "n.ipynb")
+    assert results.records_in(tmp_path / "n.ipynb") == {"a": 1}
+
+
+def test_a_name_recorded_twice_is_an_error():
+    with pytest.raises(ValueError, match="'a' is recorded twice"):
+        results.records_in(notebook_with(glued("a", "1"), glued("a", "2")))
+
+
+SAME_AS_GLUE = """
+from myst_nb import glue
+from tlutils.results import record
+class Table:
+    def __repr__(self): return "a table"
+    def _repr_html_(self): return "<table></table>"
+glue("number", 0.9125, display=False); record("number_too", 0.9125)
+glue("table", Table(), display=False); record("table_too", Table())
+"""
+
+
+def test_a_record_is_what_myst_nb_glues(tmp_path):
+    from myst_nb.core.variables import format_plain_text
+    from myst_nb.ext.glue import extract_glue_data_cell
+
+    from tlutils import runner
+
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SAME_AS_GLUE)]), tmp_path / "glue.ipynb")
+    (outcome,) = runner.run([tmp_path / "glue.ipynb"], tmp_path / "out")
+    assert outcome.error is None and outcome.records == {"number": 0.9125, "number_too": 0.9125}
+    (cell,) = nbformat.read(outcome.output, 4).cells
+    number, number_too, table, table_too = cell.outputs
+    for theirs, ours in ((number, number_too), (table, table_too)):
+        assert ours.data == theirs.data
+        assert ours.metadata.scrapbook.mime_prefix == theirs.metadata.scrapbook.mime_prefix
+
+    glued = dict(extract_glue_data_cell(cell))
+    assert cell.outputs == [], "a record shows nothing"
+    assert format_plain_text(glued["number_too"].data["text/plain"], ".2f") == "0.91"
+    assert glued["table_too"].data["text/html"] == "<table></table>"
+
+
+# --- the tolerance check ----------------------------------------------------------------------------------------------
+
+REFERENCE = {"01": {"accuracy": {"value": 0.9, "tolerance": 0.02}, "winner": {"value": "probe"}}}
+
+
+def test_values_within_tolerance_pass():
+    assert results.check({"01": {"accuracy": 0.919, "winner": "probe"}}, REFERENCE) == []
+
+
+@pytest.mark.parametrize(
+    ("records", "word"),
+    [
+        ({"accuracy": 0.93, "winner": "probe"}, "not within 0.02"),
+        ({"accuracy": float("nan"), "winner": "probe"}, "not within 0.02"),
+        ({"accuracy": 0.9, "winner": "SVM"}, "'SVM'"),
+        ({"accuracy": "0.9", "winner": "probe"}, "'0.9'"),
+        ({"winner": "probe"}, "was not recorded"),
+        ({"accuracy": 0.9, "winner": "probe", "new": 1}, "no reference"),
+    ],
+)
+def test_each_deviation_is_one_problem(records, word):
+    (problem,) = results.check({"01": records}, REFERENCE)
+    assert word in problem and problem.startswith("01: ")
+
+
+def test_a_notebook_without_references_and_one_that_did_not_run_are_problems():
+    problems = results.check({"02": {"x": 1}}, REFERENCE)
+    assert [problem.split(":")[0] for problem in problems] == ["01", "01", "02"]
+
+
+# --- stored experiments -----------------------------------------------------------------------------------------------
+
+
+def test_an_experiment_comes_back_with_its_origin(stored):
+    rows = [{"method": "probe", "accuracy": np.float32(0.5)}, {"method": "SVM", "accuracy": 0.25}]
+    path = results.save("few_shot", rows, metrics={"n": np.int64(2)}, command="make experiments", seconds=61.26)
+    found = results.load("few_shot")
+    assert found["rows"] == [{"method": "probe", "accuracy": 0.5}, {"method": "SVM", "accuracy": 0.25}]
+    assert found["metrics"] == {"n": 2} and found["seconds"] == 61.3 and found["command"] == "make experiments"
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["versions"]["scikit-learn"] == importlib.metadata.version("scikit-learn")
+    assert set(found["machine"]) == {"cpu", "cores", "system"}
+    assert path.read_text(encoding="utf-8").count("\n") > len(rows), "one row a line, for the diff"
+
+
+def test_an_experiment_may_have_no_rows(stored):
+    results.save("single", metrics={"x": 1}, command="make experiments")
+    assert results.load("single")["rows"] == [] and results.load("single")["metrics"] == {"x": 1}
+
+
+def test_the_clone_wins_over_the_installed_copy(stored):
+    clone, package = stored
+    (package / "a.json").write_text('{"from": "package"}')
+    assert results.load("a") == {"from": "package"}
+    (clone / "a.json").write_text('{"from": "clone"}')
+    assert results.load("a") == {"from": "clone"}
+
+
+def test_an_unknown_experiment_names_the_nearest(stored):
+    results.save("few_shot", [], command="make experiments")
+    with pytest.raises(ValueError, match="'few_shots'; did you mean 'few_shot'"):
+        results.load("few_shots")
+
+
+def test_saving_outside_a_clone_says_where_to_run_it(stored):
+    stored[0].rmdir()
+    with pytest.raises(FileNotFoundError, match="clone of the book"):
+        results.save("few_shot", [], command="make experiments")
+
+
+def test_what_json_cannot_hold_is_refused(stored):
+    with pytest.raises(TypeError, match="cannot store a object"):
+        results.save("x", [{"model": object()}], command="make experiments")
+    assert not list(stored[0].iterdir())
+
+
+def test_the_provenance_line_is_one_sentence():
+    result = {
+        "command": "make experiments",
+        "date": "2026-11-23",
+        "seconds": 1500.0,
+        "versions": {"python": "3.11.7", "tensorflow": "2.21.0", "keras": "3.15.1", "numpy": None},
+        "machine": {"cpu": "Some CPU", "cores": 2, "system": "Linux"},
+    }
+    assert results.provenance_line(result) == (
+        "Measured on Some CPU (2 cores, Linux) with Python 3.11.7, TensorFlow 2.21.0, Keras 3.15.1: "
+        "`make experiments`, 2026-11-23, 25 minutes."
+    )
+
+
+def test_the_stored_experiments_of_this_clone_can_be_read():
+    for path in results._stored_folders()[0].glob("*.json"):
+        json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_importing_it_loads_nothing_heavy():
+    code = (
+        "import sys, tlutils.results; "
+        "print([m for m in ('tensorflow', 'keras', 'IPython', 'nbformat', 'sphinx') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

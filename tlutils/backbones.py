@@ -1,0 +1,530 @@
+"""Pretrained networks without their classifiers, all with one face.
+
+A :class:`Backbone` always takes raw pixels from 0 to 255 and holds its own preprocessing, so that no caller can get it
+wrong. Its model is a plain chain of smaller Keras models: ``preprocess``, ``stem``, then one model for each block. Any
+block can therefore be frozen, dropped or used as an output, before and after saving.
+"""
+
+import difflib
+import os
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tlutils import zoo
+from tlutils.runtime import require_tensorflow
+
+# How the classic Keras networks want their pixels (keras.applications.imagenet_utils.preprocess_input).
+_CAFFE_MEAN = [103.939, 116.779, 123.68]  # blue, green, red; no scaling
+_TORCH_MEAN = [0.485 * 255, 0.456 * 255, 0.406 * 255]
+_TORCH_VARIANCE = [(0.229 * 255) ** 2, (0.224 * 255) ** 2, (0.225 * 255) ** 2]
+
+PREPROCESS_LAYER = "preprocess"
+STEM_LAYER = "stem"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained network without its classifier.
+
+    Attributes:
+        name: As in :func:`available`.
+        family: The line of papers it belongs to.
+        model: keras.Model; raw pixels 0–255, shape (N, height, width, channels), to a feature map (N, h, w, features).
+            Models built from a backbone hold this very model, not a copy of it.
+        blocks: Names of the family's repeated units, from input to output. Each is a layer of ``model`` of that name,
+            entered and left by a single tensor; the last one includes whatever follows it. What comes before the first
+            is the layer ``stem``.
+        source_task: What the weights were trained on.
+        licence: Licence and origin of the weights.
+    """
+
+    name: str
+    family: str
+    model: object = field(repr=False)
+    blocks: tuple[str, ...]
+    source_task: str
+    licence: str
+
+    @property
+    def parameters(self):
+        """Number of weights, trainable or not, BatchNorm's moving averages included."""
+        return self.model.count_params()
+
+    @property
+    def input_shape(self):
+        """(height, width, channels) of the raw images; a side is ``None`` where any size will do."""
+        return self.model.input_shape[1:]
+
+    def preprocess(self, images):
+        """The tensor that enters the network itself, for images (N, height, width, channels) with values 0–255."""
+        images = np.asarray(images, "float32")
+        names = [layer.name for layer in self.model.layers]
+        if PREPROCESS_LAYER not in names:
+            return images
+        return np.asarray(self.model.get_layer(PREPROCESS_LAYER)(images))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    family: str
+    parameters: int
+    unit: str  # regular expression; its group names the unit that a layer belongs to
+    mode: str  # what happens to the pixels before the network: "caffe", "tf", "torch", "unit" or "inside"
+    image_size: int
+    licence: str
+    application: str = ""  # the function of keras.applications; empty for the pocket zoo
+    module: str = ""
+    file: str = ""  # where Keras keeps the weights, under $KERAS_HOME/models
+    options: dict = field(default_factory=dict)
+
+
+_IMAGENET = "ImageNet-1k (1.28 million photographs, 1,000 classes)"
+_POCKET_LICENCE = "Apache-2.0, trained by this project (make zoo)"
+_OXFORD = "CC BY 4.0, Visual Geometry Group, Oxford"
+_GOOGLE = "Apache-2.0, Google (TensorFlow models)"
+_DIM = "weights_tf_dim_ordering_tf_kernels"
+
+
+def _pocket(family, parameters):
+    return _Entry(family, parameters, r"(block\d+)_", "unit", 32, _POCKET_LICENCE)
+
+
+_BACKBONES = {
+    "pocket_vgg": _pocket("VGG", 210_224),
+    "pocket_resnet": _pocket("ResNet", 133_176),
+    "pocket_inception": _pocket("Inception", 124_728),
+    "pocket_mobilenet": _pocket("MobileNetV2", 101_496),
+    "vgg16": _Entry(
+        "VGG", 14_714_688, r"(block\d)_", "caffe", 224, _OXFORD, "VGG16", "vgg16", f"vgg16_{_DIM}_notop.h5"
+    ),
+    "vgg19": _Entry(
+        "VGG", 20_024_384, r"(block\d)_", "caffe", 224, _OXFORD, "VGG19", "vgg19", f"vgg19_{_DIM}_notop.h5"
+    ),
+    "resnet50": _Entry(
+        "ResNet",
+        23_587_712,
+        r"(conv\d_block\d+)_",
+        "caffe",
+        224,
+        "MIT, Kaiming He",
+        "ResNet50",
+        "resnet",
+        f"resnet50_{_DIM}_notop.h5",
+    ),
+    "resnet101": _Entry(
+        "ResNet",
+        42_658_176,
+        r"(conv\d_block\d+)_",
+        "caffe",
+        224,
+        "MIT, Kaiming He",
+        "ResNet101",
+        "resnet",
+        f"resnet101_{_DIM}_notop.h5",
+    ),
+    "resnet50_v2": _Entry(
+        "ResNetV2",
+        23_564_800,
+        r"(conv\d_block\d+)_",
+        "tf",
+        224,
+        "BSD, Facebook",
+        "ResNet50V2",
+        "resnet_v2",
+        f"resnet50v2_{_DIM}_notop.h5",
+    ),
+    "inception_v3": _Entry(
+        "Inception",
+        21_802_784,
+        r"(mixed\d+)$",
+        "tf",
+        299,
+        _GOOGLE,
+        "InceptionV3",
+        "inception_v3",
+        f"inception_v3_{_DIM}_notop.h5",
+    ),
+    "xception": _Entry(
+        "Xception",
+        20_861_480,
+        r"(block\d+)_",
+        "tf",
+        299,
+        "MIT, François Chollet",
+        "Xception",
+        "xception",
+        f"xception_{_DIM}_notop.h5",
+    ),
+    "mobilenet": _Entry(
+        "MobileNet",
+        3_228_864,
+        r"conv_(?:pad|dw|pw)_(\d+)",
+        "tf",
+        224,
+        _GOOGLE,
+        "MobileNet",
+        "mobilenet",
+        "mobilenet_1_0_224_tf_no_top.h5",
+    ),
+    "mobilenet_0.25": _Entry(
+        "MobileNet",
+        218_544,
+        r"conv_(?:pad|dw|pw)_(\d+)",
+        "tf",
+        224,
+        _GOOGLE,
+        "MobileNet",
+        "mobilenet",
+        "mobilenet_2_5_224_tf_no_top.h5",
+        {"alpha": 0.25},
+    ),
+    "mobilenet_v2": _Entry(
+        "MobileNetV2",
+        2_257_984,
+        r"(expanded_conv|block_\d+)_",
+        "tf",
+        224,
+        _GOOGLE,
+        "MobileNetV2",
+        "mobilenet_v2",
+        f"mobilenet_v2_{_DIM}_1.0_224_no_top.h5",
+    ),
+    "mobilenet_v2_0.35": _Entry(
+        "MobileNetV2",
+        410_208,
+        r"(expanded_conv|block_\d+)_",
+        "tf",
+        224,
+        _GOOGLE,
+        "MobileNetV2",
+        "mobilenet_v2",
+        f"mobilenet_v2_{_DIM}_0.35_224_no_top.h5",
+        {"alpha": 0.35},
+    ),
+    "mobilenet_v3_small": _Entry(
+        "MobileNetV3",
+        939_120,
+        r"(expanded_conv(?:_\d+)?)_",
+        "inside",
+        224,
+        _GOOGLE,
+        "MobileNetV3Small",
+        "mobilenet_v3",
+        "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
+    ),
+    "mobilenet_v3_large": _Entry(
+        "MobileNetV3",
+        2_996_352,
+        r"(expanded_conv(?:_\d+)?)_",
+        "inside",
+        224,
+        _GOOGLE,
+        "MobileNetV3Large",
+        "mobilenet_v3",
+        "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
+    ),
+    "densenet121": _Entry(
+        "DenseNet",
+        7_037_504,
+        r"(conv[2-5])_block",
+        "torch",
+        224,
+        "BSD 3-Clause, Gao Huang et al.",
+        "DenseNet121",
+        "densenet",
+        f"densenet121_{_DIM}_notop.h5",
+    ),
+    "efficientnet_b0": _Entry(
+        "EfficientNet",
+        4_049_571,
+        r"(block\d[a-z])_",
+        "inside",
+        224,
+        _GOOGLE,
+        "EfficientNetB0",
+        "efficientnet",
+        "efficientnetb0_notop.h5",
+    ),
+    "efficientnet_v2_b0": _Entry(
+        "EfficientNetV2",
+        5_919_312,
+        r"(block\d[a-z])_",
+        "inside",
+        224,
+        _GOOGLE,
+        "EfficientNetV2B0",
+        "efficientnet_v2",
+        "efficientnetv2-b0_notop.h5",
+    ),
+    "convnext_tiny": _Entry(
+        "ConvNeXt",
+        27_820_128,
+        r"(stage_\d_block_\d)_",
+        "inside",
+        224,
+        "MIT, Meta Platforms",
+        "ConvNeXtTiny",
+        "convnext",
+        "convnext_tiny_notop.h5",
+    ),
+}
+
+
+def available():
+    """Names of all backbones, the pocket zoo first."""
+    return tuple(_BACKBONES)
+
+
+def describe():
+    """What is known of each backbone without loading it.
+
+    Returns:
+        list of dict: ``name``, ``family``, ``parameters``, ``image_size``, ``source_task``, ``licence``, and ``local``:
+        whether its pretrained weights are on this machine.
+    """
+    return [
+        {
+            "name": name,
+            "family": entry.family,
+            "parameters": entry.parameters,
+            "image_size": entry.image_size,
+            "source_task": _source_task(name),
+            "licence": entry.licence,
+            "local": _weights_file(name).exists(),
+        }
+        for name, entry in _BACKBONES.items()
+    ]
+
+
+def find(name):
+    """The registered name that ``name`` means; case, ``-`` and ``_`` do not matter (``"MobileNetV2"`` is found).
+
+    Raises:
+        ValueError: There is no such backbone; the message suggests the nearest name.
+    """
+    plain = {_plain(known): known for known in _BACKBONES}
+    if _plain(name) in plain:
+        return plain[_plain(name)]
+    near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0)
+    raise ValueError(f"unknown backbone {name!r}; did you mean {plain[near[0]]!r}? There are: {', '.join(_BACKBONES)}")
+
+
+def load(name, weights="pretrained", input_shape=None):
+    """Load a backbone.
+
+    ImageNet networks use one file of weights for every image size, the one trained at 224 (299 for Inception and
+    Xception). A gray ``input_shape`` is repeated to RGB inside the model; a coloured one is made gray for the pocket
+    zoo.
+
+    Args:
+        name: One of :func:`available`.
+        weights: ``"pretrained"``, ``None`` for random ones, or the path of a weights file.
+        input_shape: (height, width, channels) of the raw images, with 1 or 3 channels; ``None`` takes the size the
+            network was trained with.
+
+    Returns:
+        Backbone
+
+    Raises:
+        ValueError: The name is unknown (the nearest one is suggested), or the input shape is of no use.
+        FileNotFoundError: The weights are neither here nor to be downloaded; the message says what to do.
+    """
+    name = find(name)
+    entry = _BACKBONES[name]
+    size, network_channels = entry.image_size, 3 if entry.application else 1
+    shape = tuple(input_shape) if input_shape is not None else (size, size, network_channels)
+    if len(shape) != 3 or shape[2] not in (1, 3):
+        raise ValueError(f"input_shape must be (height, width, 1) or (height, width, 3), not {input_shape!r}")
+    smallest = 75 if entry.image_size == 299 else 32
+    if any(side is not None and side < (smallest if entry.application else 16) for side in shape[:2]):
+        raise ValueError(f"{name} needs images of at least {smallest} pixels a side, not {shape[0]}×{shape[1]}")
+    if weights not in ("pretrained", None) and not Path(weights).exists():
+        raise FileNotFoundError(f"no weights file at {weights}")
+
+    require_tensorflow()
+    network = _application(name, entry, weights) if entry.application else _pocket_network(name, weights)
+    ends = _unit_ends(network, entry.unit)
+    model = _chain(name, network, ends, _preprocessing(entry.mode, shape[2], network_channels), shape)
+    source = "none (random weights)" if weights is None else _source_task(name)
+    return Backbone(name, entry.family, model, tuple(ends), source, entry.licence)
+
+
+def wrap(model, preprocess=None, blocks=None, *, name=None, source_task="not stated", licence="not stated"):
+    """Make a backbone of any functional Keras model whose output is a feature map.
+
+    Args:
+        model: keras.Model with one input and one output, without a classifier.
+        preprocess: What the model wants done to pixels 0–255: a Keras layer, a list of layers, a function made of Keras
+            operations, or ``None`` where the model does it inside.
+        blocks: Names of the layers that each end a block, from input to output, or a dict of block names to such layer
+            names. The last block includes whatever follows. ``None`` makes the model a single block.
+        name: Name of the backbone; ``None`` takes the model's.
+        source_task: What the weights were trained on.
+        licence: Licence and source of the weights.
+
+    Returns:
+        Backbone
+
+    Raises:
+        ValueError: The model has several inputs or outputs, a layer does not exist, or it cannot end a block because
+            more than one tensor leaves the model there; the message names the layers that can.
+    """
+    require_tensorflow()
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            f"a backbone has one input and one output; {model.name!r} has {len(model.inputs)} and {len(model.outputs)}"
+        )
+    named = dict(blocks) if isinstance(blocks, dict) else {end: end for end in blocks or ["model"]}
+    cuts = {operation.name: position for position, operation in _cuts(model)}
+    operations = model.operations
+    ends = {}
+    for block, end in named.items():
+        if blocks is None:
+            ends[block] = len(operations) - 1
+        elif end in cuts:
+            ends[block] = cuts[end]
+        else:
+            raise ValueError(
+                f"no block of {model.name!r} can end at {end!r}: there must be a layer of that name whose output is "
+                f"the only tensor that goes on. Such layers are: {', '.join(cuts)}"
+            )
+    if list(ends.values()) != sorted(set(ends.values())):
+        raise ValueError(f"blocks must be different and listed from input to output, not {list(named.values())}")
+    layers = preprocess if isinstance(preprocess, list) else [preprocess] if preprocess else []
+    name = name or model.name
+    chain = _chain(name, model, ends, layers, model.input_shape[1:], stem=False)
+    return Backbone(name, name, chain, tuple(ends), source_task, licence)
+
+
+def _plain(name):
+    return re.sub(r"[^a-z0-9.]", "", str(name).lower())
+
+
+def _source_task(name):
+    return _IMAGENET if _BACKBONES[name].application else "printed letters (37 classes, drawn by this project)"
+
+
+def _weights_file(name):
+    entry = _BACKBONES[name]
+    if not entry.application:
+        return zoo.WEIGHTS / f"{name}.npz"
+    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models" / entry.file
+
+
+def _pocket_network(name, weights):
+    if weights is None:
+        return zoo.build(name, (None, None, 1))
+    # The same layers at any size: the classifier of the source task is left behind.
+    pretrained = zoo.load(name, None if weights == "pretrained" else weights).get_layer(name)
+    network = zoo.build(name, (None, None, 1))
+    network.set_weights(pretrained.get_weights())
+    return network
+
+
+def _application(name, entry, weights):
+    """The network of keras.applications, for any image size, with the weights of its standard size."""
+    import keras
+
+    build = getattr(keras.applications, entry.application)
+    source = "imagenet" if weights == "pretrained" else weights
+    try:
+        with warnings.catch_warnings():
+            # MobileNet warns that an open image size takes the weights of 224, which is what is wanted.
+            warnings.filterwarnings("ignore", message=".*input_shape.*")
+            return build(include_top=False, weights=source, input_shape=(None, None, 3), **entry.options)
+    except Exception as error:
+        if weights != "pretrained" or _weights_file(name).exists():
+            raise
+        raise FileNotFoundError(
+            f"the ImageNet weights of {name} are not on this machine and could not be downloaded ({error}). Connect to "
+            f"the network once, or put {entry.file} into {_weights_file(name).parent}, or use the pocket zoo, which "
+            "ships with the package: pocket_vgg, pocket_resnet, pocket_inception, pocket_mobilenet."
+        ) from None
+
+
+def _preprocessing(mode, channels, network_channels):
+    """Layers that turn raw pixels into what a network wants; plain Keras, so that a saved model needs nothing else."""
+    import keras
+    from keras import layers
+
+    steps: list[Callable] = []
+    if channels == 1 and network_channels == 3:
+        steps.append(lambda x: layers.Concatenate(name="gray_to_rgb")([x, x, x]))
+    if channels == 3 and network_channels == 1:
+        luminance = layers.Conv2D(1, 1, use_bias=False, trainable=False, name="rgb_to_gray")
+        luminance.build((None, None, None, 3))
+        luminance.set_weights([np.float32([0.299, 0.587, 0.114]).reshape(1, 1, 3, 1)])
+        steps.append(luminance)
+    if mode == "caffe":
+        steps.append(lambda x: keras.ops.flip(x, axis=-1))
+        steps.append(layers.Normalization(mean=_CAFFE_MEAN, variance=[1.0, 1.0, 1.0], name="subtract_mean"))
+    elif mode == "torch":
+        steps.append(layers.Normalization(mean=_TORCH_MEAN, variance=_TORCH_VARIANCE, name="normalize"))
+    elif mode == "tf":
+        steps.append(layers.Rescaling(1 / 127.5, offset=-1, name="rescale"))
+    elif mode == "unit":
+        steps.append(layers.Rescaling(1 / 255, name="rescale"))
+    return steps
+
+
+def _cuts(model):
+    """Where a functional model hangs on a single tensor: ``(position, operation)`` in topological order."""
+    operations = model.operations
+    position = {id(operation.output): i for i, operation in enumerate(operations)}
+    reach = [i for i in range(len(operations))]  # the last operation that uses each output
+    for i, operation in enumerate(operations[1:], start=1):
+        tensors = operation.input if isinstance(operation.input, (list, tuple)) else [operation.input]
+        for tensor in tensors:
+            reach[position[id(tensor)]] = i
+    farthest, found = 0, []
+    for i, operation in enumerate(operations):
+        if farthest <= i:
+            found.append((i, operation))
+        farthest = max(farthest, reach[i])
+    return found
+
+
+def _unit_ends(model, pattern):
+    """The position where each repeated unit ends, by name; the key ``stem`` comes first where something precedes."""
+    names = [operation.name for operation in model.operations]
+    cuts = [position for position, _ in _cuts(model)]
+    first, last = {}, {}
+    for i, name in enumerate(names):
+        if match := re.search(pattern, name):
+            unit = match[1] if not match[1].isdigit() else f"block_{match[1]}"
+            first.setdefault(unit, i)
+            last[unit] = i
+    ends = {}
+    start = max(cut for cut in cuts if cut < next(iter(first.values())))
+    if start > 0:
+        ends[STEM_LAYER] = start
+    for unit, position in last.items():
+        ends[unit] = min(cut for cut in cuts if cut >= position)
+    return ends
+
+
+def _chain(name, network, ends, preprocessing, input_shape, stem=True):
+    """One model a block, sharing the network's layers, called one after the other on raw pixels."""
+    import keras
+
+    operations = network.operations
+    tensors = [network.input, *(operations[end].output for end in list(ends.values())[:-1]), network.output]
+    blocks = [keras.Model(a, b, name=block) for block, a, b in zip(ends, tensors, tensors[1:])]
+    inputs = keras.Input(input_shape, name="pixels")
+    x = inputs
+    if preprocessing:
+        y = keras.Input(input_shape, name="pixels")
+        z = y
+        for step in preprocessing:
+            z = step(z)
+        x = keras.Model(y, z, name=PREPROCESS_LAYER)(x)
+    for block in blocks:
+        x = block(x)
+    if stem:
+        ends.pop(STEM_LAYER, None)
+    return keras.Model(inputs, x, name=name)

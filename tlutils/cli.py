@@ -1,0 +1,345 @@
+"""The ``tlutils`` command: run the notebooks, list backbones and data sets, check an installation.
+
+Nothing here imports TensorFlow, so that ``tlutils --help`` answers at once.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import tlutils
+
+OK, FAILED, USAGE, NO_GPU, INTERRUPTED = 0, 1, 2, 3, 130
+
+_GPU_CHECK = """
+import sys
+from tlutils import runtime
+try:
+    runtime.setup(gpu="require")
+except runtime.GPURequiredError as error:
+    print(error)
+    sys.exit(3)
+"""
+_TENSORFLOW_CHECK = """
+import json
+import tensorflow, keras
+gpus = [gpu.name for gpu in tensorflow.config.list_physical_devices("GPU")]
+print(json.dumps({"tensorflow": tensorflow.__version__, "keras": keras.__version__, "gpus": gpus}))
+"""
+
+
+class CommandError(Exception):
+    """Ends the command with one sentence on stderr."""
+
+    def __init__(self, message, code=FAILED):
+        super().__init__(message)
+        self.code = code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise CommandError(f"{message} (see {self.prog} --help)", USAGE)
+
+
+def main(argv=None):
+    """Run the command; return its exit code.
+
+    Codes: 0 all went well, 1 something failed, 2 the command was wrong, 3 a GPU was required and there is none, 130
+    interrupted.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+        return arguments.command(arguments)
+    except CommandError as error:
+        print(f"tlutils: {error}", file=sys.stderr)
+        return error.code
+    except OSError as error:
+        print(f"tlutils: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("tlutils: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser():
+    parser = _Parser(prog="tlutils", description="Transfer learning, step by step: the commands of the book.")
+    parser.add_argument("--version", action="version", version=f"tlutils {tlutils.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="execute notebooks", description="Execute notebooks with papermill.")
+    run.set_defaults(command=_run)
+    run.add_argument("notebook", nargs="*", metavar="NOTEBOOK", help="path, chapter number or name; none means all")
+    run.add_argument("--profile", choices=("quick", "full"), help="quick: two cores, minutes; full: ImageNet scale")
+    run.add_argument(
+        "--gpu", choices=("auto", "require", "off"), help="use a GPU if there is one, insist on it, or not"
+    )
+    run.add_argument("--dataset", metavar="NAME|FOLDER", help="a registered data set or your own folder of images")
+    run.add_argument("--backbone", metavar="NAME", help="the pretrained model to use")
+    run.add_argument("--seed", type=_at_least(0), metavar="N", help="seed of every random draw")
+    run.add_argument(
+        "--jobs", type=_at_least(1), default=1, metavar="N", help="notebooks at the same time (default: 1)"
+    )
+    run.add_argument("--out", default="_build/notebooks", metavar="DIR", help="for the results (default: %(default)s)")
+    run.add_argument("--write", action="store_true", help="update the notebooks themselves, too")
+    run.add_argument(
+        "--timeout", type=_at_least(1), metavar="SECONDS", help="limit for one cell (default: 300 quick, 1800 full)"
+    )
+
+    backbones = commands.add_parser("backbones", help="list the pretrained models")
+    backbones.set_defaults(command=_backbones)
+    datasets = commands.add_parser("datasets", help="list the data sets")
+    datasets.set_defaults(command=_datasets)
+    doctor = commands.add_parser("doctor", help="check this installation and say how to mend it")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _at_least(minimum):
+    def number(text):
+        if not text.removeprefix("-").isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {minimum}")
+        return int(text)
+
+    return number
+
+
+def _import(name):
+    """Import a module of the package; say which extra brings what it lacks."""
+    try:
+        return importlib.import_module(f"tlutils.{name}")
+    except ModuleNotFoundError as error:
+        raise CommandError(f"{error.name} is not installed: pip install 'tlutils[tensorflow,notebook,run]'") from None
+
+
+# --- run --------------------------------------------------------------------------------------------------------------
+
+
+def _run(arguments):
+    runner = _import("runner")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave through `finally`, which ends the kernels
+    try:
+        paths = runner.find(arguments.notebook)
+        parameters = _parameters(arguments)
+        if arguments.write and {*parameters} - {"GPU"} and parameters != {"PROFILE": "quick"}:
+            raise CommandError(
+                "--write is for the set-up that the chapters describe: leave out --profile full, --dataset, --backbone "
+                "and --seed, or leave out --write and find the executed notebooks in --out",
+                USAGE,
+            )
+        if arguments.gpu == "require":
+            _require_gpu()
+        outcomes = runner.run(
+            paths,
+            arguments.out,
+            parameters,
+            jobs=arguments.jobs,
+            timeout=arguments.timeout,
+            report=runner.Display(),
+        )
+    except runner.UsageError as error:
+        raise CommandError(str(error), USAGE) from None
+    out = Path(os.path.relpath(arguments.out))
+    print(f"\n{runner.table(outcomes)}\n\nexecuted notebooks and report.json: {out}")
+    if arguments.write:
+        for path in runner.update(paths, outcomes):
+            print(f"updated {os.path.relpath(path)}")
+    failed = [outcome for outcome in outcomes if outcome.status != "ok"]
+    for outcome in failed:
+        where = f" in {outcome.failed_cell}" if outcome.failed_cell else ""
+        print(f"{outcome.notebook} {outcome.status}{where}: {outcome.error}", file=sys.stderr)
+        if outcome.output.is_file():
+            print(f"  look at {out / outcome.output.name}, kept as far as it ran", file=sys.stderr)
+    return FAILED if failed else OK
+
+
+def _parameters(arguments):
+    """The notebook parameters that the user gave; the notebooks' own defaults hold for the rest."""
+    given = {
+        "PROFILE": arguments.profile,
+        "GPU": arguments.gpu,
+        "SEED": arguments.seed,
+        "DATASET": arguments.dataset and _dataset(arguments.dataset),
+        "BACKBONE": arguments.backbone and _backbone(arguments.backbone),
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _dataset(name):
+    known = list(_import("data").registry())
+    if name in known:
+        return name
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder.resolve())  # the notebooks run in a folder of their own
+    hint = _import("runner").suggestion(name, known)
+    raise CommandError(f"no data set or folder is called {name!r}; {hint}, or give a folder of images", USAGE)
+
+
+def _backbone(name):
+    try:
+        return _import("backbones").find(name)
+    except ValueError as error:
+        raise CommandError(str(error), USAGE) from None
+
+
+def _require_gpu():
+    """Look for a GPU in another process, because TensorFlow would hold on to its memory in this one."""
+    check = subprocess.run([sys.executable, "-c", _GPU_CHECK], capture_output=True, text=True)
+    if check.returncode == NO_GPU:
+        raise CommandError(check.stdout.strip(), NO_GPU)
+    if check.returncode:
+        raise CommandError(_last_line(check.stderr))
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def _datasets(arguments):
+    for source in _import("data").registry().values():
+        size = f" ({source.bytes / 1e6:.0f} MB)" if source.bytes else ""
+        print(source.name)
+        for line in (
+            source.description,
+            f"licence: {source.licence}",
+            f"from: {source.url}{size}" if source.url else "",
+        ):
+            for part in textwrap.wrap(line, 100, break_long_words=False, break_on_hyphens=False):
+                print(f"    {part}")
+    return OK
+
+
+def _backbones(arguments):
+    rows = [("name", "family", "parameters", "pixels", "weights here", "licence of the weights")]
+    for entry in _import("backbones").describe():
+        local = "yes" if entry["local"] else "no"
+        size, count = str(entry["image_size"]), f"{entry['parameters']:,}"
+        rows.append((entry["name"], entry["family"], count, size, local, entry["licence"]))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    return OK
+
+
+# --- doctor -----------------------------------------------------------------------------------------------------------
+
+
+def _doctor(arguments):
+    findings = [
+        _check_python(),
+        *_check_tensorflow(),
+        *_check_weights(),
+        *(_check_module(*module) for module in _MODULES),
+        _check_browser(),
+        _check_disk(),
+        _check_memory(),
+    ]
+    for level, text in findings:
+        print(f"{level:<7}  {text}")
+    return FAILED if any(level == "problem" for level, _ in findings) else OK
+
+
+_MODULES = (
+    ("ipywidgets", "the sliders in the notebooks", "notebook"),
+    ("papermill", "tlutils run", "run"),
+    ("jupytext", "pairing notebooks with their text", "run"),
+)
+
+
+def _check_python():
+    version = ".".join(map(str, sys.version_info[:3]))
+    if (3, 11) <= sys.version_info[:2] < (3, 14):
+        return "ok", f"Python {version}"
+    return "problem", f"Python {version}: TensorFlow needs 3.11, 3.12 or 3.13; install one of them"
+
+
+def _check_tensorflow():
+    if importlib.util.find_spec("tensorflow") is None:
+        yield "problem", "TensorFlow is not installed: pip install 'tlutils[tensorflow]'"
+        return
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    try:
+        check = subprocess.run(
+            [sys.executable, "-c", _TENSORFLOW_CHECK], capture_output=True, text=True, env=environment, timeout=300
+        )
+    except subprocess.TimeoutExpired:
+        yield "problem", "TensorFlow did not load within five minutes: try `python -c 'import tensorflow'`"
+        return
+    if check.returncode:
+        fix = "reinstall it: pip install --force-reinstall tensorflow"
+        yield "problem", f"TensorFlow does not load: {_last_line(check.stderr)}; {fix}"
+        return
+    found = json.loads(check.stdout.splitlines()[-1])
+    yield "ok", f"TensorFlow {found['tensorflow']} with Keras {found['keras']}"
+    if found["gpus"]:
+        yield "ok", f"GPU: {len(found['gpus'])} seen by TensorFlow"
+    elif shutil.which("nvidia-smi"):
+        yield "warn", "GPU: nvidia-smi is here, but TensorFlow sees none: pip install 'tensorflow[and-cuda]'"
+    else:
+        yield (
+            "ok",
+            "GPU: none. The quick profile needs none; for the full one, use Colab (Runtime → Change runtime type)",
+        )
+
+
+def _check_weights():
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    named = "KERAS_HOME" if os.environ.get("KERAS_HOME") else "KERAS_HOME is not set, so"
+    found = sorted(path.name for path in (home / "models").glob("*") if path.suffix in (".h5", ".keras"))
+    if found:
+        yield "ok", f"{named} {home}: {len(found)} weight files ({', '.join(found)})"
+    else:
+        yield (
+            "ok",
+            f"{named} {home}: no weights yet; the full profile downloads what it needs, the quick one ships its own",
+        )
+    existing = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
+    if os.access(existing, os.W_OK):
+        yield "ok", f"{home} can be written"
+    else:
+        yield "problem", f"{existing} cannot be written: set KERAS_HOME to a folder of your own"
+
+
+def _check_module(name, use, extra):
+    if importlib.util.find_spec(name):
+        return "ok", f"{name}, for {use}"
+    return "warn", f"{name} is not installed ({use}): pip install 'tlutils[{extra}]'"
+
+
+def _check_browser():
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser:
+        return "ok", f"Chromium: {browser}"
+    return "warn", "Chromium is not installed, so the tests of the book's sliders are skipped: apt-get install chromium"
+
+
+def _check_disk():
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    if free < 2:
+        return "warn", f"disk: {free:.1f} GB free here; an environment with TensorFlow takes about 2 GB, so make room"
+    return "ok", f"disk: {free:.0f} GB free"
+
+
+def _check_memory():
+    if not importlib.util.find_spec("psutil"):
+        return "warn", "memory: psutil is not installed, so it cannot be measured: pip install 'tlutils[run]'"
+    import psutil
+
+    free = psutil.virtual_memory().available / 1e9
+    if free < 1.5:
+        return "warn", f"memory: {free:.1f} GB available; a chapter may take 1.5 GB, so close other programs"
+    return "ok", f"memory: {free:.1f} GB available"
+
+
+def _last_line(text):
+    return (text.strip().splitlines() or ["no message"])[-1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,300 @@
+"""Numbers that cannot drift: what a notebook measures, what it claims, and what long experiments have stored.
+
+A notebook calls :func:`record` for each number that the prose quotes and :func:`claim` for each statement that must
+hold. The book glues the recorded numbers, and the checks compare them with committed references (:func:`check`).
+Studies that take longer than a chapter are stored with their origin by :func:`save` and read back by :func:`load`.
+"""
+
+import ast
+import datetime
+import difflib
+import json
+import os
+import platform
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+
+# How myst_nb's glue marks a value that is stored but not shown. Importing myst_nb for this one string would pull Sphinx
+# into every notebook.
+_GLUE_PREFIX = "application/papermill.record/"
+_PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn")
+_DISTRIBUTIONS = {"tensorflow": ("tensorflow", "tensorflow-cpu")}
+_TITLES = {"tensorflow": "TensorFlow", "keras": "Keras", "numpy": "NumPy"}
+
+_recorded = {}
+_context = {"reference": True}
+
+
+class ClaimError(AssertionError):
+    """A claim of a chapter did not hold in the set-up for which the chapter states it."""
+
+
+def set_context(reference):
+    """Say whether this run is the set-up that the chapters describe.
+
+    Args:
+        reference (bool): True for the quick profile with the default data, backbone and seed. A claim that fails then
+            stops the run; in any other set-up it is reported and the run goes on.
+    """
+    _context["reference"] = bool(reference)
+
+
+def claim(statement, holds):
+    """Check a statement of the chapter and print it.
+
+    Args:
+        statement (str): The statement in words, without measured numbers, so that the printed line is always the same.
+        holds (bool): Whether it is true in this run.
+
+    Raises:
+        ClaimError: The statement is false in the reference set-up (see :func:`set_context`).
+    """
+    if holds:
+        print(f"✓ {statement}")
+    elif _context["reference"]:
+        raise ClaimError(f"this claim did not hold: {statement}")
+    else:
+        print(f"✗ did not hold here: {statement}")
+
+
+def record(name, value):
+    """Store a measured value in the notebook, so that the text can quote it with ``{glue:text}`name:.2f```.
+
+    Nothing is shown. Outside a notebook the value is only remembered.
+
+    Args:
+        name (str): Letters, digits, ``_``, ``-`` and ``.``; unique in its notebook.
+        value: A number, a string, or an object with ``_repr_html_`` (a table, for ``{glue}`name```). NumPy and
+            TensorFlow scalars become plain Python numbers.
+
+    Raises:
+        ValueError: The name holds another character (a colon separates name and format in the text).
+        TypeError: The value is none of these.
+    """
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ValueError(f"cannot record under the name {name!r}: use letters, digits, '_', '-' and '.' only")
+    value = _plain(value)
+    if isinstance(value, (bool, int, float, str)):
+        bundle = {"text/plain": repr(value)}
+    elif hasattr(value, "_repr_html_"):
+        bundle = {"text/plain": repr(value), "text/html": value._repr_html_()}
+    else:
+        raise TypeError(
+            f"cannot record {name!r}: its value is a {type(value).__name__}; "
+            "give a number, a string or an object with _repr_html_"
+        )
+    _recorded[name] = value
+    if _in_notebook():
+        from IPython.display import display
+
+        display(
+            {_GLUE_PREFIX + kind: content for kind, content in bundle.items()},
+            raw=True,
+            metadata={"scrapbook": {"name": name, "mime_prefix": _GLUE_PREFIX}},
+        )
+
+
+def recorded():
+    """Return what this process has recorded, as a dict of name to value."""
+    return dict(_recorded)
+
+
+def records_in(notebook):
+    """Read back the numbers and strings that an executed notebook recorded; tables are left out.
+
+    Args:
+        notebook: A path, or a notebook read by nbformat.
+
+    Returns:
+        dict: name to value.
+
+    Raises:
+        ValueError: Two outputs carry the same name, so that the book would not know which one to quote.
+    """
+    if isinstance(notebook, (str, os.PathLike)):
+        import nbformat
+
+        notebook = nbformat.read(notebook, 4)
+    records = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            name = output.get("metadata", {}).get("scrapbook", {}).get("name")
+            if name is None:
+                continue
+            if name in records:
+                raise ValueError(f"{name!r} is recorded twice; give each recorded value a name of its own")
+            if set(output.data) == {f"{_GLUE_PREFIX}text/plain"}:
+                records[name] = _parse(output.data[f"{_GLUE_PREFIX}text/plain"])
+    return records
+
+
+def check(records, reference):
+    """Compare recorded values with their committed references.
+
+    Args:
+        records (dict): notebook name to (metric name to value), see :func:`records_in`.
+        reference (dict): notebook name to (metric name to ``{"value": v, "tolerance": t}``), as in
+            ``book/results/reference.json``. A number may differ by ``t`` at most; anything else must be equal.
+
+    Returns:
+        list: One sentence a problem: a value out of tolerance, a metric that was not recorded, one without a reference.
+    """
+    problems = []
+    for notebook in sorted({*records, *reference}):
+        found, expected = records.get(notebook, {}), reference.get(notebook, {})
+        for name in sorted({*found, *expected}):
+            where = f"{notebook}: {name!r}"
+            if name not in found:
+                problems.append(f"{where} has a reference but was not recorded")
+            elif name not in expected:
+                problems.append(f"{where} was recorded as {found[name]!r} but has no reference")
+            else:
+                value, target, tolerance = found[name], expected[name]["value"], expected[name].get("tolerance", 0)
+                if _is_number(value) and _is_number(target):
+                    # written so that NaN is a problem
+                    if not abs(value - target) <= tolerance:
+                        problems.append(
+                            f"{where} is {value:.6g}, not within {tolerance:g} of its reference {target:.6g}"
+                        )
+                elif value != target:
+                    problems.append(f"{where} is {value!r}, its reference is {target!r}")
+    return problems
+
+
+def save(name, rows=None, *, metrics=None, command, seconds=None):
+    """Store an experiment in ``book/results/NAME.json`` together with where it comes from.
+
+    Args:
+        name (str): File name without ``.json``.
+        rows (list): One dict a measurement, such as ``{"method": "probe", "labels_per_class": 5, "seed": 0, …}``.
+        metrics (dict): Single values, by name.
+        command (str): What a reader types to measure it again, such as ``"make experiments"``.
+        seconds (float): How long it took.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        FileNotFoundError: This is an installed copy without the book's ``book/results`` folder.
+        TypeError: A value is no number, string, list or dict (NumPy's are converted).
+    """
+    folder = _stored_folders()[0]
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} does not exist: experiments are stored in a clone of the book, not in a package"
+        )
+    head = {
+        "name": name,
+        "command": command,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "seconds": None if seconds is None else round(seconds, 1),
+        "versions": versions(),
+        "machine": machine(),
+        "metrics": metrics or {},
+    }
+    text = json.dumps(head, indent=1, ensure_ascii=False, default=_storable)
+    # one row a line, so that a diff shows which measurements changed
+    lines = ",\n".join("  " + json.dumps(row, ensure_ascii=False, default=_storable) for row in rows or [])
+    text = text.removesuffix("\n}") + ',\n "rows": [' + (f"\n{lines}\n " if lines else "") + "]\n}\n"
+    path = folder / f"{name}.json"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def load(name):
+    """Read a stored experiment.
+
+    Returns:
+        dict: ``rows`` and ``metrics``, and their origin: ``command``, ``date``, ``seconds``, ``versions``, ``machine``.
+
+    Raises:
+        ValueError: No experiment has this name; the message suggests the nearest one.
+    """
+    files = {path.stem: path for folder in reversed(_stored_folders()) for path in sorted(folder.glob("*.json"))}
+    if name not in files:
+        near = difflib.get_close_matches(name, files, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(files)) or 'none'}"
+        raise ValueError(f"no stored experiment is called {name!r}; {hint}")
+    return json.loads(files[name].read_text(encoding="utf-8"))
+
+
+def provenance_line(result):
+    """Say in one sentence on what, with what, how and when a stored experiment (see :func:`load`) was measured."""
+    versions, machine = result["versions"], result["machine"]
+    software = ", ".join(f"{_TITLES.get(name, name)} {versions[name]}" for name in _PACKAGES if versions.get(name))
+    seconds = result.get("seconds")
+    duration = "" if seconds is None else f", {seconds:.0f} s" if seconds < 120 else f", {seconds / 60:.0f} minutes"
+    cores = f"{machine['cores']} core{'s' if machine['cores'] != 1 else ''}"
+    return (
+        f"Measured on {machine['cpu']} ({cores}, {machine['system']}) with Python {versions['python']}"
+        f"{', ' + software if software else ''}: `{result['command']}`, {result['date']}{duration}."
+    )
+
+
+def versions():
+    """Return the installed versions of Python and the packages that results depend on; None for one that is missing."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        found[package] = None
+        for distribution in _DISTRIBUTIONS.get(package, (package,)):
+            try:
+                found[package] = metadata.version(distribution)
+                break
+            except metadata.PackageNotFoundError:
+                continue
+    return found
+
+
+def machine():
+    """Return the processor's model, the number of cores this process may use, and the operating system."""
+    cpu = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    except OSError:
+        pass  # not Linux
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cpu": cpu, "cores": cores, "system": platform.system()}
+
+
+def _stored_folders():
+    """Folders that may hold stored experiments; the first one, the clone's own, wins."""
+    package = Path(__file__).parent
+    return package.parent / "book" / "results", package / "stored"
+
+
+def _plain(value):
+    """Turn a NumPy or TensorFlow scalar into a Python number, an array into a list; leave the rest as it is."""
+    if hasattr(value, "numpy"):
+        value = value.numpy()
+    if type(value).__module__ == "numpy":
+        return value.tolist()
+    return value
+
+
+def _storable(value):
+    plain = _plain(value)
+    if plain is value:
+        raise TypeError(
+            f"cannot store a {type(value).__name__}: rows and metrics hold numbers, strings, lists and dicts"
+        )
+    return plain
+
+
+def _parse(text):
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return float(text) if text in ("nan", "inf", "-inf") else text
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _in_notebook():
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return hasattr(shell, "kernel")

@@ -1,0 +1,209 @@
+"""The device, the seeds and the budget that a notebook runs with."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+COLAB_MENU = "Runtime → Change runtime type → T4 GPU"
+
+
+class GPURequiredError(RuntimeError):
+    """A GPU was required and TensorFlow sees none."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What :func:`setup` chose.
+
+    Attributes:
+        device: ``"GPU"`` or ``"CPU"``.
+        device_name: The GPU's name, or ``"CPU"``.
+        seed: The seed that everything random was given.
+        mixed_precision: Whether models compute in float16 with float32 weights.
+    """
+
+    device: str
+    device_name: str
+    seed: int
+    mixed_precision: bool
+
+    def __str__(self):
+        precision = ", mixed precision" if self.mixed_precision else ""
+        name = "" if self.device_name == self.device else f" ({self.device_name})"
+        return f"Running on the {self.device}{name}{precision}; seed {self.seed}."
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The budget and the defaults that a notebook runs with.
+
+    Attributes:
+        name: ``"quick"`` (a laptop's CPU, the pocket zoo, digits) or ``"full"`` (a GPU, ImageNet models, photographs).
+        dataset: What to hand to :func:`tlutils.data.load`.
+        backbone: What to hand to :func:`tlutils.backbones.load`.
+        image_size: Side of the images in pixels; ``None`` takes the backbone's own.
+        epochs: Epochs of fine-tuning.
+        scratch_epochs: Epochs of training from scratch.
+        learning_rate: Peak rate of fine-tuning.
+        batch_size: Images a step.
+        reference: Whether this is the set-up that the book's committed numbers come from: quick, with the default data
+            and backbone.
+    """
+
+    name: str
+    dataset: str
+    backbone: str
+    image_size: int | None
+    epochs: int
+    scratch_epochs: int
+    learning_rate: float
+    batch_size: int
+    reference: bool
+
+
+def profile(name="quick", dataset=None, backbone=None, seed=0):
+    """The budget and defaults of a profile, with the reader's own data set or backbone in their place.
+
+    It also tells :func:`tlutils.results.claim` whether this is the reference set-up, in which a claim that fails stops
+    the notebook.
+
+    Args:
+        name: ``"quick"`` or ``"full"``.
+        dataset: A registered name or a folder of photographs; ``None`` takes the profile's.
+        backbone: A name; ``None`` takes the profile's.
+        seed: The notebook's seed; the reference set-up has 0.
+
+    Returns:
+        Profile
+
+    Raises:
+        ValueError: ``name`` is neither.
+    """
+    budgets = {
+        "quick": {
+            "dataset": "digits",
+            "backbone": "pocket_resnet",
+            "image_size": None,
+            "epochs": 20,
+            "scratch_epochs": 60,
+            "learning_rate": 1e-3,
+            "batch_size": 32,
+        },
+        "full": {
+            "dataset": "flowers",
+            "backbone": "mobilenet_v2",
+            "image_size": None,
+            "epochs": 10,
+            "scratch_epochs": 30,
+            "learning_rate": 1e-4,
+            "batch_size": 32,
+        },
+    }
+    if name not in budgets:
+        raise ValueError(f"the profile must be 'quick' or 'full', not {name!r}")
+    from tlutils import results
+
+    reference = name == "quick" and dataset is None and backbone is None and seed == 0
+    results.set_context(reference=reference)
+    chosen = budgets[name] | {k: v for k, v in {"dataset": dataset, "backbone": backbone}.items() if v is not None}
+    return Profile(name=name, reference=reference, **chosen)
+
+
+def require_tensorflow():
+    """Load TensorFlow without a word on stderr, and return it.
+
+    The full TensorFlow wheel writes notices about missing CUDA drivers to file descriptor 2 while it loads, whatever
+    its log level is, so the descriptor itself points elsewhere for that moment. If loading fails, what was written is
+    shown.
+
+    Raises:
+        ImportError: TensorFlow or Keras is not installed; the message says how to install them.
+    """
+    if "tensorflow" in sys.modules:
+        return sys.modules["tensorflow"]
+    missing = [name for name in ("tensorflow", "keras") if find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"tlutils needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed here. "
+            "Install one of: pip install 'tlutils[tensorflow]', 'tlutils[cpu]' (smaller, no GPU), 'tlutils[gpu]' (with CUDA)."
+        )
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        raise ImportError(
+            f"tlutils needs Keras on TensorFlow, but KERAS_BACKEND is {os.environ['KERAS_BACKEND']!r}; unset it."
+        )
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _quiet_stderr():
+        import keras  # noqa: F401
+        import tensorflow as tf
+    return tf
+
+
+@contextlib.contextmanager
+def _quiet_stderr():
+    """Divert file descriptor 2; give back what it received only if the block fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            sink.seek(0)
+            os.write(2, sink.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def setup(gpu="auto", seed=0):
+    """Choose the device, seed everything random and make operations deterministic.
+
+    Call it before anything else of TensorFlow is used: a device can only be hidden before TensorFlow has touched it.
+
+    Args:
+        gpu: ``"auto"`` uses a GPU where there is one, ``"require"`` insists on one, ``"off"`` hides it.
+        seed: Seed for Python, NumPy and TensorFlow.
+
+    Returns:
+        Runtime: prints as one sentence.
+
+    Raises:
+        GPURequiredError: ``gpu="require"`` and there is no GPU; the message says how to get one on Colab.
+        ImportError: TensorFlow is not installed.
+        RuntimeError: ``gpu="off"`` after TensorFlow has already used a GPU in this process.
+        ValueError: ``gpu`` is none of the three.
+    """
+    if gpu not in ("auto", "require", "off"):
+        raise ValueError(f"gpu must be 'auto', 'require' or 'off', not {gpu!r}")
+    if gpu == "off" and "tensorflow" not in sys.modules:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    tf = require_tensorflow()
+    import keras
+
+    with _quiet_stderr():
+        gpus = tf.config.list_physical_devices("GPU")
+    if gpu == "require" and not gpus:
+        raise GPURequiredError(
+            "This run requires a GPU and TensorFlow sees none. "
+            f"On Colab choose {COLAB_MENU}; elsewhere install tlutils[gpu] and check `nvidia-smi`."
+        )
+    if gpu == "off" and gpus:
+        tf.config.set_visible_devices([], "GPU")
+        gpus = []
+    for device in gpus:
+        with contextlib.suppress(RuntimeError):  # already set in a cell that ran before
+            tf.config.experimental.set_memory_growth(device, True)
+
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+    details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
+    # Tensor cores, which make float16 faster than float32, came with compute capability 7.0.
+    mixed = details.get("compute_capability", (0, 0)) >= (7, 0)
+    keras.mixed_precision.set_global_policy("mixed_float16" if mixed else "float32")
+    device = "GPU" if gpus else "CPU"
+    return Runtime(device, details.get("device_name", device), seed, mixed)

@@ -1,0 +1,527 @@
+"""Training: solve a head, fine-tune blocks, or train everything from scratch.
+
+All three are one idea: whatever is frozen is computed once, and only the rest is trained. ``linear_probe`` freezes the
+whole backbone and solves what is left, a convex problem, to its optimum; ``fine_tune`` freezes all but the last blocks;
+``train_from_scratch`` freezes nothing.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tlutils import models
+from tlutils.runtime import require_tensorflow
+
+# Fixed beforehand for fewer than three labels a class, where cross-validation is impossible; chosen on the images of
+# the development seeds of experiments/first_transfer.py, never on test images.
+DEFAULT_C = 0.1
+C_GRID = tuple(float(c) for c in np.logspace(-4, 2, 7))
+MIN_LABELS_FOR_CV = 3
+
+
+@dataclass
+class Fit:
+    """What training returns.
+
+    Attributes:
+        model: keras.Model; raw pixels 0–255 to logits (or numbers). The very model that was passed in, now trained and
+            compiled for ``evaluate``.
+        history: Dict of lists, one value an epoch (``loss``, ``val_loss``, …); for a probe what was tried and chosen.
+        seconds: Wall time of the call.
+        best_epoch: The epoch whose weights the model holds, counted from 1; 0 means the weights it started from.
+    """
+
+    model: object = field(repr=False)
+    history: dict = field(repr=False)
+    seconds: float
+    best_epoch: int
+
+
+def linear_probe(model, task, l2="cv", *, cache_dir=None, seed=0):
+    """Solve a linear head on the frozen backbone to its optimum.
+
+    The features are extracted once. A classifier's head is scikit-learn's multinomial logistic regression, a
+    regressor's is ridge regression, both on standardised features; the solution is written into the Keras head, so the
+    returned model's predictions equal scikit-learn's. Only ``task.train`` is looked at.
+
+    Args:
+        model: A classifier or regressor with a linear head and average or maximum pooling.
+        task: An :class:`~tlutils.data.ImageTask`.
+        l2: ``"cv"`` chooses the penalty by cross-validation within the training labels (three folds, accuracy; the
+            stronger penalty where two are level) and uses a fixed default with fewer than three labels a class; a
+            number is the penalty's strength, the inverse of scikit-learn's ``C`` (``alpha`` for ridge).
+        cache_dir: Folder in which to keep the features, see :func:`tlutils.features.extract`.
+        seed: Seed of the folds.
+
+    Returns:
+        Fit: ``history`` holds ``l2`` and, where it was chosen, the candidates and their scores.
+
+    Raises:
+        ValueError: The head has hidden layers (train it with ``fine_tune(model, task, blocks=0)``), the model and the
+            task disagree on the number of classes, or ``l2`` is negative.
+    """
+    started = time.perf_counter()
+    require_tensorflow()
+    from tlutils.features import extract
+
+    _check(model, task)
+    if _hidden(model):
+        raise ValueError(
+            f"linear_probe solves a linear head; {model.name!r} has hidden layers in its head. "
+            "Train it with fine_tune(model, task, blocks=0)."
+        )
+    if l2 != "cv" and not (isinstance(l2, (int, float)) and l2 > 0):
+        raise ValueError(f"l2 must be 'cv' or a positive number, not {l2!r}")
+    models.freeze(model)
+    frozen, _ = models.split(model, 0)
+    # All of the model but its last layer; dropout does nothing outside training.
+    pooled = _chain(frozen, [layer for layer in model.layers if layer.name == "pool"])
+    x = extract(pooled, task.train, cache_dir, pooling=None)
+    solve = solve_classifier if task.kind == "classification" else solve_regressor
+    weights, bias, history = solve(x, task.train.labels, l2, seed)
+    model.get_layer(models.OUTPUT_LAYER).set_weights([weights, bias])
+    _compile(model, task, "sgd")
+    return Fit(model, history, time.perf_counter() - started, 1)
+
+
+def solve_classifier(x, y, l2="cv", seed=0):
+    """Multinomial logistic regression as the weights of a layer that gives logits.
+
+    Args:
+        x: Features, shape (N, d).
+        y: Labels 0 … classes − 1, shape (N,).
+        l2: As for :func:`linear_probe`.
+        seed: Seed of the folds.
+
+    Returns:
+        ``(weights, bias, history)``: shapes (d, classes) and (classes,).
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    estimator = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
+    name = "logisticregression__C"
+    if l2 == "cv":
+        estimator, history = tune(estimator, {name: C_GRID}, {name: DEFAULT_C}, x, y, seed)
+        history = {"l2": 1 / history["chosen"][name], **history}
+    else:
+        estimator = estimator.set_params(**{name: 1 / l2}).fit(x, y)
+        history = {"l2": float(l2)}
+    scaler, regression = estimator
+    weights, bias = regression.coef_.T, regression.intercept_
+    if weights.shape[1] == 1:  # two classes: scikit-learn gives one logit, the log-odds of the second
+        weights, bias = np.hstack([-weights, weights]) / 2, np.hstack([-bias, bias]) / 2
+    return *_unscaled(scaler, weights, bias), history
+
+
+def solve_regressor(x, y, l2="cv", seed=0):
+    """Ridge regression as the weights of a layer; like :func:`solve_classifier`, for targets (N,) or (N, outputs)."""
+    from sklearn.linear_model import Ridge, RidgeCV
+    from sklearn.preprocessing import StandardScaler
+
+    y = np.asarray(y, "float64").reshape(len(y), -1)
+    scaler = StandardScaler().fit(x)
+    if l2 == "cv":
+        # Generalised cross-validation leaves one out in closed form, so there are no folds to seed.
+        ridge = RidgeCV(alphas=np.logspace(-3, 5, 17)).fit(scaler.transform(x), y)
+        history = {"l2": float(ridge.alpha_)}
+    else:
+        ridge = Ridge(alpha=l2).fit(scaler.transform(x), y)
+        history = {"l2": float(l2)}
+    weights = ridge.coef_.reshape(y.shape[1], -1).T
+    return *_unscaled(scaler, weights, np.broadcast_to(ridge.intercept_, y.shape[1])), history
+
+
+def tune(estimator, grid, default, x, y, seed=0):
+    """Fit a scikit-learn classifier with its settings chosen by the rule that every method of the book follows.
+
+    Three-fold stratified cross-validation within the given labels, by accuracy; of settings that are level, the first
+    of the grid. With fewer than three labels in a class there is nothing to cross-validate and ``default`` is used.
+
+    Args:
+        estimator: A scikit-learn classifier or pipeline.
+        grid: Dict of setting → candidates, the strongest penalty first.
+        default: Dict of setting → value for small budgets.
+        x: Features, shape (N, d).
+        y: Labels, shape (N,).
+        seed: Seed of the folds.
+
+    Returns:
+        ``(estimator, history)``: the fitted estimator, and a dict with ``chosen`` and, after a search, ``candidates``
+        and ``scores``.
+    """
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+
+    if np.unique(y, return_counts=True)[1].min() < MIN_LABELS_FOR_CV:
+        return estimator.set_params(**default).fit(x, y), {"chosen": dict(default)}
+    folds = StratifiedKFold(MIN_LABELS_FOR_CV, shuffle=True, random_state=seed)
+    search = GridSearchCV(estimator, {key: list(values) for key, values in grid.items()}, cv=folds).fit(x, y)
+    results = search.cv_results_
+    return search.best_estimator_, {
+        "chosen": search.best_params_,
+        "candidates": list(results["params"]),
+        "scores": results["mean_test_score"].tolist(),
+    }
+
+
+def _unscaled(scaler, weights, bias):
+    """Fold standardisation into a linear layer: (x − mean)/scale · W + b = x · W/scale + (b − mean · W/scale)."""
+    weights = weights / scaler.scale_[:, None]
+    return weights, bias - scaler.mean_ @ weights
+
+
+def fine_tune(
+    model,
+    task,
+    blocks=2,
+    epochs=10,
+    learning_rate=1e-4,
+    *,
+    l2_sp=0.0,
+    augment=None,
+    backup_dir=None,
+    start="probe",
+    block_decay=1.0,
+    batch_size=32,
+    warmup=0.1,
+    patience=3,
+    cache=True,
+    shuffle=True,
+    seed=0,
+    progress=None,
+):
+    """Train the last blocks of the backbone together with the head.
+
+    By default the head is solved first and then everything above the boundary is tuned, so that a random head does not
+    destroy pretrained features (Kumar et al., 2022). BatchNorm layers stay frozen one by one. Adam's rate warms up
+    linearly and then falls along a cosine. Without augmentation the activations at the frozen boundary are computed
+    once and only what trains is run; the result is the same.
+
+    Args:
+        model: A classifier or regressor. It is changed in place, and so is the backbone that it holds.
+        task: An :class:`~tlutils.data.ImageTask`; with ``task.val`` the epoch with the lowest validation loss is kept
+            and training stops early, without it all epochs run.
+        blocks: What trains, as for :func:`tlutils.models.unfreeze`.
+        epochs: Passes over ``task.train``, at most.
+        learning_rate: Adam's peak rate for the head and the last block.
+        l2_sp: Strength of the pull towards the weights the blocks started from, λ in λ/2 · ‖w − w₀‖² (Li et al., 2018);
+            the head is not pulled.
+        augment: A Keras layer or model applied to raw pixels during training, or ``None``. With it nothing is cached.
+        backup_dir: Folder for the state after each epoch. A run that was interrupted goes on from there when it is
+            called again with the same arguments, and ends where it would have ended.
+        start: ``"probe"`` solves the head first (a head with hidden layers is trained on frozen features instead);
+            ``"as_is"`` starts from the model as it comes.
+        block_decay: The rate of each block is this times the rate of the block above it; 1 gives all the same rate
+            (discriminative rates, Howard and Ruder, 2018).
+        batch_size: Images a step.
+        warmup: Share of all steps during which the rate rises from zero.
+        patience: Epochs without a lower validation loss before training stops.
+        cache: Keep activations at the frozen boundary in memory; ``False`` runs the whole network each epoch.
+        shuffle: New order each epoch; ``False`` keeps the order of ``task.train``.
+        seed: Seed of the order and of dropout, both derived from (seed, epoch).
+        progress: Show a line an epoch; ``None`` does so in a terminal or an interactive notebook.
+
+    Returns:
+        Fit
+
+    Raises:
+        ValueError: ``blocks`` is out of range or names no block (the message lists them), ``start`` is unknown, or the
+            model and the task disagree on the number of classes.
+    """
+    started = time.perf_counter()
+    require_tensorflow()
+    _check(model, task)
+    if start not in ("probe", "as_is"):
+        raise ValueError(f"start must be 'probe' or 'as_is', not {start!r}")
+    models.unfreeze(model, blocks)  # a wrong name fails here, before any work
+    settings = _Settings(epochs, learning_rate, batch_size, warmup, patience, shuffle, seed, progress, backup_dir)
+    if start == "probe":
+        if _hidden(model):
+            fine_tune(
+                model, task, 0, epochs, 1e-3, start="as_is", batch_size=batch_size, seed=seed, progress=progress
+            )
+        else:
+            linear_probe(model, task, seed=seed)
+        models.unfreeze(model, blocks)
+    rates = _block_rates(model, blocks, block_decay)
+    frozen, tail = models.split(model, blocks) if cache and augment is None else (None, model)
+    history, best = _train(model, tail, frozen, task, settings, augment, rates, l2_sp)
+    return Fit(model, history, time.perf_counter() - started, best)
+
+
+def train_from_scratch(
+    model,
+    task,
+    epochs=60,
+    learning_rate=1e-3,
+    *,
+    augment=None,
+    backup_dir=None,
+    batch_size=32,
+    warmup=0.1,
+    patience=10,
+    batch_norm_momentum=0.9,
+    shuffle=True,
+    seed=0,
+    progress=None,
+):
+    """Train every weight, BatchNorm included, from where the model stands: the baseline that transfer has to beat.
+
+    Build the model from a backbone with ``weights=None``. The same trainer as :func:`fine_tune`, with the arguments it
+    describes.
+
+    Args:
+        model: A classifier or regressor, changed in place.
+        task: An :class:`~tlutils.data.ImageTask`.
+        epochs: Passes over ``task.train``, at most.
+        learning_rate: Adam's peak rate.
+        augment: A Keras layer or model applied to raw pixels during training, or ``None``.
+        backup_dir: Folder for the state after each epoch.
+        batch_size: Images a step.
+        warmup: Share of all steps during which the rate rises.
+        patience: Epochs without a lower validation loss before training stops.
+        batch_norm_momentum: Upper limit for BatchNorm's momentum. Keras' default of 0.99 needs hundreds of steps before
+            the moving averages are of use, and a small data set does not have them.
+        shuffle: New order each epoch.
+        seed: Seed of the order and of dropout.
+        progress: Show a line an epoch.
+
+    Returns:
+        Fit
+    """
+    started = time.perf_counter()
+    require_tensorflow()
+    import keras
+
+    _check(model, task)
+    models.unfreeze(model, -1)
+    for layer in models.all_layers(models.backbone_layer(model)):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = True
+            layer.momentum = min(layer.momentum, batch_norm_momentum)
+    settings = _Settings(epochs, learning_rate, batch_size, warmup, patience, shuffle, seed, progress, backup_dir)
+    history, best = _train(model, model, None, task, settings, augment)
+    return Fit(model, history, time.perf_counter() - started, best)
+
+
+# ----------------------------------------------------------------------------------------------------------- the trainer
+
+
+@dataclass(frozen=True)
+class _Settings:
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    warmup: float
+    patience: int
+    shuffle: bool
+    seed: int
+    progress: bool | None
+    backup_dir: str | Path | None
+
+
+def _train(model, tail, frozen, task, settings, augment=None, rates=None, l2_sp=0.0):
+    """Train ``tail`` on what ``frozen`` makes of the images; ``model`` is the whole that both are parts of.
+
+    Returns ``(history, best_epoch)``; the model holds the weights of the best epoch and is compiled.
+    """
+    import keras
+
+    train = _Source(task.train, frozen, settings.batch_size)
+    val = _Source(task.val, frozen, settings.batch_size) if task.val is not None else None
+    trained = keras.Sequential([keras.Input(model.input_shape[1:]), augment, tail]) if augment is not None else tail
+    steps = -(-len(task.train) // settings.batch_size) * settings.epochs
+    rising = round(settings.warmup * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if rising else settings.learning_rate,
+        decay_steps=max(steps - rising, 1),
+        warmup_target=settings.learning_rate if rising else None,
+        warmup_steps=rising,
+    )
+    optimizer = _adam(schedule, tail, rates or {}, l2_sp)
+    _compile(trained, task, optimizer)
+    optimizer.build(trained.trainable_variables)
+
+    history = {}
+    best, best_loss, best_weights = settings.epochs, np.inf, None
+    if val is not None:
+        best, best_loss, best_weights = 0, trained.evaluate(val.batches(), verbose=0)[0], tail.get_weights()
+    backup = _Backup(settings, trained, optimizer, task, best_weights)
+    first, history, best, best_loss = backup.restore(history, best, best_loss)
+    best_weights = backup.best_weights
+    show = _shows_progress(settings.progress)
+    random_states = [variable for variable in trained.variables if "seed_generator" in variable.path]
+    for epoch in range(first, settings.epochs):
+        if val is not None and epoch - best >= settings.patience:
+            break
+        for i, state in enumerate(random_states):  # so that a resumed run drops what the whole run would have dropped
+            state.assign(np.random.default_rng([settings.seed, epoch, i]).integers(2**31, size=2).astype("uint32"))
+        order = np.arange(len(task.train))
+        if settings.shuffle:
+            order = np.random.default_rng([settings.seed, epoch]).permutation(order)
+        logs = trained.fit(train.batches(order), verbose=0).history
+        if val is not None:
+            names = ["val_loss", *(f"val_{name}" for name in list(logs)[: len(logs)] if name != "loss")]
+            scores = trained.evaluate(val.batches(), verbose=0)
+            logs |= {name: [score] for name, score in zip(names, scores)}
+            if scores[0] < best_loss:
+                best, best_loss, best_weights = epoch + 1, scores[0], tail.get_weights()
+        for name, values in logs.items():
+            history.setdefault(name, []).append(float(values[0]))
+        backup.save(epoch + 1, history, best, best_loss, best_weights)
+        if show:
+            shown = "  ".join(f"{name} {values[-1]:.4f}" for name, values in history.items())
+            print(f"epoch {epoch + 1:>3}/{settings.epochs}  {shown}", flush=True)
+    if best_weights is not None:
+        tail.set_weights(best_weights)
+    backup.remove()
+    _compile(model, task, "sgd")  # plain, so that the saved model needs nothing of this package
+    return history, best
+
+
+class _Source:
+    """Batches of one split: images as they are, or the activations at the frozen boundary, computed once."""
+
+    def __init__(self, examples, frozen, batch_size):
+        self.examples, self.batch_size = examples, batch_size
+        self.activations = None
+        if frozen is not None:
+            self.activations = frozen.predict(examples.batches(64), verbose=0)
+
+    def batches(self, order=None):
+        import tensorflow as tf
+
+        if self.activations is None:
+            examples = self.examples if order is None else self.examples.subset(order)
+            return examples.batches(self.batch_size)
+        x, y = self.activations, self.examples.labels
+        pair = (x, y) if order is None else (x[order], y[order])
+        return tf.data.Dataset.from_tensor_slices(pair).batch(self.batch_size).prefetch(2)
+
+
+def _adam(schedule, tail, rates, l2_sp):
+    """Adam; where it is asked for, with a rate for each block and a pull towards the starting weights."""
+    import keras
+
+    if not l2_sp and all(rate == 1 for rate in rates.values()):
+        return keras.optimizers.Adam(schedule)
+    head = {id(weight) for layer in _head(tail) for weight in layer.weights}
+    variables = tail.trainable_variables
+    factors = [rates.get(id(variable), 1.0) for variable in variables]
+    anchors = [None if id(variable) in head else np.array(variable) for variable in variables]
+
+    class BlockAdam(keras.optimizers.Adam):
+        def update_step(self, gradient, variable, learning_rate):
+            i = self._get_variable_index(variable)
+            if l2_sp and anchors[i] is not None:
+                gradient = gradient + l2_sp * (keras.ops.convert_to_tensor(variable) - anchors[i])
+            super().update_step(gradient, variable, learning_rate * factors[i])
+
+    return BlockAdam(schedule)
+
+
+def _block_rates(model, blocks, decay):
+    """A factor for each trained weight of the backbone, by the weight's id: ``decay`` a block down from the last."""
+    parts = models.backbone_layer(model).layers[1:]
+    return {
+        id(weight): decay**depth for depth, part in enumerate(reversed(parts)) for weight in part.trainable_variables
+    }
+
+
+class _Backup:
+    """The state of a training after its last epoch, in one file; it is only read by the very same training."""
+
+    def __init__(self, settings, trained, optimizer, task, best_weights):
+        self.variables = [*trained.variables, *optimizer.variables]
+        self.best_weights = best_weights
+        self.file = None
+        if settings.backup_dir is not None:
+            described = {k: repr(v) for k, v in vars(settings).items() if k not in ("progress", "backup_dir")}
+            described["shapes"] = [list(variable.shape) for variable in self.variables]
+            described["data"] = task.train.fingerprint
+            key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+            self.file = Path(settings.backup_dir) / f"training-{key}.npz"
+
+    def restore(self, history, best, best_loss):
+        """``(epochs done, history, best epoch, best loss)``; sets the variables where there is something to restore."""
+        if self.file is None or not self.file.exists():
+            return 0, history, best, best_loss
+        with np.load(self.file, allow_pickle=False) as saved:
+            for i, variable in enumerate(self.variables):
+                variable.assign(saved[f"variable_{i}"])
+            if self.best_weights is not None:
+                self.best_weights = [saved[f"best_{i}"] for i in range(len(self.best_weights))]
+            state = json.loads(str(saved["state"]))
+        return state["epoch"], state["history"], state["best"], state["best_loss"]
+
+    def save(self, epoch, history, best, best_loss, best_weights):
+        self.best_weights = best_weights
+        if self.file is None:
+            return
+        state = {"epoch": epoch, "history": history, "best": best, "best_loss": best_loss}
+        arrays = {f"variable_{i}": np.asarray(variable) for i, variable in enumerate(self.variables)}
+        arrays |= {f"best_{i}": weight for i, weight in enumerate(best_weights or [])}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.file.with_suffix(".part.npz")
+        np.savez(temporary, state=json.dumps(state), **arrays)
+        os.replace(temporary, self.file)
+
+    def remove(self):
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
+
+
+def _compile(model, task, optimizer):
+    import keras
+
+    if task.kind == "classification":
+        loss, metrics = keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"]
+    else:
+        loss, metrics = "mse", ["mae"]
+    # XLA would compile each new shape anew, which costs more than it saves on models this small.
+    model.compile(optimizer, loss, metrics=metrics, jit_compile=False)
+
+
+def _chain(model, layers):
+    import keras
+
+    x = model.output
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(model.input, x)
+
+
+def _head(model):
+    """The layers after the backbone, in a whole model or in the tail of one."""
+    names = [layer.name for layer in model.layers]
+    return model.layers[names.index("pool") :]
+
+
+def _hidden(model):
+    return any(layer.name.startswith("hidden") for layer in model.layers)
+
+
+def _check(model, task):
+    outputs = model.output_shape[-1]
+    models.backbone_layer(model)
+    if task.kind == "classification" and outputs != task.num_classes:
+        raise ValueError(
+            f"{model.name!r} gives {outputs} logits, but {task.name!r} has {task.num_classes} classes: "
+            f"build it with models.classifier(backbone, {task.num_classes})"
+        )
+
+
+def _shows_progress(progress):
+    """Quiet where nobody looks: the runner of the notebooks sets TLUTILS_PROGRESS=0."""
+    if progress is not None:
+        return progress
+    if "TLUTILS_PROGRESS" in os.environ:
+        return os.environ["TLUTILS_PROGRESS"] != "0"
+    return sys.stdout.isatty() or "ipykernel" in sys.modules
