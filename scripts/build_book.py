@@ -109,12 +109,12 @@ def rebase(page, folder):
 
 # --- the landing page's figure ----------------------------------------------------------------------------------------
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; each method has a marker of its own as well.
+# Plain words for somebody who has read nothing yet; colours and markers are those of the chapters (plots.METHODS).
 METHODS = {
-    "fine_tune": ("pretrained, then fine-tuned", "#d55e00", "o"),
-    "probe": ("pretrained, frozen", "#0072b2", "s"),
-    "svm": ("SVM on the pixels", "#3c3c3c", "^"),
-    "scratch": ("same network from scratch", "#009e73", "D"),
+    "fine_tune": "pretrained, then fine-tuned",
+    "probe": "pretrained, frozen",
+    "svm": "SVM on the pixels",
+    "scratch": "network from scratch",
 }
 
 
@@ -142,8 +142,17 @@ def landing_figure():
 
 
 def summary(study):
-    """Return the study's mean accuracy and 95% interval, one dict a method and label budget."""
-    return [row for row in study["summary"] if row["method"] in METHODS]
+    """Return the study's mean accuracy and 95% interval, one dict a method and label budget.
+
+    Raises:
+        BookError: The study was stored without them.
+    """
+    rows = study.get("summary") or study.get("metrics", {}).get("summary")
+    if not rows:
+        raise BookError(
+            f"book/results/{STUDY}.json holds no summary by method and label budget: run `make experiments`"
+        )
+    return [row for row in rows if row["method"] in METHODS]
 
 
 def at(rows, budget):
@@ -152,68 +161,57 @@ def at(rows, budget):
 
 
 def draw(rows, budgets, budget):
-    """Draw test accuracy against labels per class, measured up to ``budget``."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    """Draw test accuracy against labels per class, measured up to ``budget``; what comes later is faint."""
+    from tlutils import plots
 
-    with rc_context({"font.size": 10.5, "font.family": "DejaVu Sans", "axes.spines.top": False}):
-        figure = Figure(figsize=(4.9, 3.6), layout="constrained")
-        axes = figure.add_subplot()
-        axes.spines["right"].set_visible(False)
-        for method, (label, colour, marker) in METHODS.items():
-            line = sorted((row for row in rows if row["method"] == method), key=lambda row: row["labels_per_class"])
-            if not line:
-                continue
-            axes.plot(
-                [row["labels_per_class"] for row in line], [row["mean"] for row in line], color=colour, alpha=0.18
-            )
-            line = [row for row in line if row["labels_per_class"] <= budget]
-            means = [row["mean"] for row in line]
-            spread = [[row["mean"] - row["low"] for row in line], [row["high"] - row["mean"] for row in line]]
-            axes.errorbar(
-                [row["labels_per_class"] for row in line],
-                means,
-                yerr=spread,
-                label=f"{label}  {means[-1]:.0%}",
-                color=colour,
-                marker=marker,
-                markersize=5.5,
-                linewidth=2,
-                elinewidth=1.2,
-                capsize=2.5,
-            )
-        axes.axvline(budget, color="#8a8a8a", linewidth=0.8, linestyle=":", zorder=0)
-        axes.set_xscale("log")
-        axes.set_xticks(budgets, [str(number) for number in budgets])
-        axes.minorticks_off()
-        axes.set_xlim(budgets[0] * 0.85, budgets[-1] * 1.18)
-        axes.set_ylim(min(row["low"] for row in rows) - 0.03, 1.005)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        axes.set_xlabel("labelled examples per class")
-        axes.set_ylabel("correct on unseen digits")
-        axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
-        axes.set_axisbelow(True)
-        handles, labels = axes.get_legend_handles_labels()
-        order = [METHODS[row["method"]][0] for row in at(rows, budget)]
-        ranked = sorted(zip(labels, handles), key=lambda pair: order.index(pair[0].rsplit("  ", 1)[0]))
-        axes.legend(
-            [handle for _, handle in ranked],
-            [label for label, _ in ranked],
-            title=f"with {budget} label{'s' if budget > 1 else ''} per class",
-            title_fontproperties={"weight": "bold", "size": 9.5},
-            alignment="left",
-            fontsize=9,
-            loc="lower right",
-            framealpha=0.94,
-            edgecolor="#d8d8d8",
+    figure, axes = plots.figure(size=(4.9, 3.6))  # small, so that its words can be read on a phone
+    for method in (row["method"] for row in at(rows, budget)):
+        _, colour, marker = plots.METHODS[method]
+        line = sorted((row for row in rows if row["method"] == method), key=lambda row: row["labels_per_class"])
+        axes.plot([row["labels_per_class"] for row in line], [row["mean"] for row in line], color=colour, alpha=0.2)
+        line = [row for row in line if row["labels_per_class"] <= budget]
+        axes.errorbar(
+            [row["labels_per_class"] for row in line],
+            [row["mean"] for row in line],
+            yerr=[[row["mean"] - row["low"] for row in line], [row["high"] - row["mean"] for row in line]],
+            label=f"{METHODS[method]}  {line[-1]['mean']:.0%}",
+            color=colour,
+            marker=marker,
+            elinewidth=1.2,
+            capsize=2.5,
         )
+    axes.axvline(budget, color=plots.COLOURS["gray"], linewidth=0.8, linestyle=":", zorder=0)
+    axes.set_xscale("log")
+    axes.set_xticks(budgets, [str(number) for number in budgets])
+    axes.minorticks_off()
+    axes.set_xlim(budgets[0] * 0.85, budgets[-1] * 1.18)
+    axes.set_ylim(min(row["low"] for row in rows) - 0.03, 1.005)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_xlabel("labelled examples per class")
+    axes.set_ylabel("correct on unseen digits")
+    axes.grid(axis="x", visible=False)
+    axes.legend(
+        title=labels(budget),
+        title_fontproperties={"weight": "bold", "size": 9.5},
+        alignment="left",
+        fontsize=9,
+        loc="lower right",
+        frameon=True,
+        framealpha=0.94,
+        edgecolor="#d8d8d8",
+    )
     return figure
+
+
+def labels(budget):
+    """Return a label budget in words."""
+    return f"with {budget} label{'s' if budget > 1 else ''} per class"
 
 
 def describe(rows, budget):
     """Say in words what the picture at this budget shows."""
-    found = ", ".join(f"{METHODS[row['method']][0]} {row['mean']:.1%}" for row in at(rows, budget))
-    return f"Correct on unseen digits with {budget} label{'s' if budget > 1 else ''} per class: {found}."
+    found = ", ".join(f"{METHODS[row['method']]} {row['mean']:.1%}" for row in at(rows, budget))
+    return f"Correct on unseen digits {labels(budget)}: {found}."
 
 
 def caption(study):
@@ -231,17 +229,17 @@ def figure_html(live, text):
     """Return a LiveFigure as plain HTML with a native range input; without JavaScript it shows the last picture."""
     import base64
 
-    labels, last = live.slider.options, len(live.frames) - 1
+    positions, last = live.slider.options, len(live.frames) - 1
     pictures = "\n".join(
         f'<img src="data:image/{image.format};base64,{base64.b64encode(data).decode()}"'
         f' alt="{html.escape(image.tooltip)}" data-label="{html.escape(label)}"{"" if number == last else " hidden"}>'
-        for number, (image, data, label) in enumerate(zip(live.stack.children, live.frames, labels))
+        for number, (image, data, label) in enumerate(zip(live.stack.children, live.frames, positions))
     )
     return f"""<figure class="tl-live tl-figure">
 <div class="tl-control" hidden>
 <label for="tl-landing">{html.escape(live.slider.description)}</label>
 <input id="tl-landing" type="range" min="0" max="{last}" step="1" value="0" autocomplete="off">
-<output for="tl-landing">{html.escape(labels[0])}</output>
+<output for="tl-landing">{html.escape(positions[0])}</output>
 </div>
 <div class="tl-frames">
 {pictures}
@@ -265,8 +263,7 @@ LINKED_FILES = (
 )
 LINK = re.compile(
     r"(?P<head>(?:https://colab\.research\.google\.com/github|https://github\.com|https://raw\.githubusercontent\.com)/)"
-    r"(?P<slug>[\w-]+/[\w.-]*[\w-])"
-    r"(?P<git>\.git)?"
+    r"(?P<slug>[\w-]+/[\w.-]*?[\w-])(?=(?:\.git)?(?:[^\w.-]|\.(?!\w)|$))(?P<git>\.git)?"
     r"(?:(?P<verb>/blob/|/tree/|/raw/|/edit/)(?P<branch>[\w.-]+)(?=/))?"
     r"(?P<path>(?:/[\w./%-]*)?)"
 )

@@ -296,6 +296,9 @@ def test_a_class_of_one_image_cannot_be_split(folder):
     folder.fill("cat", 10).fill("dog", 1)
     with pytest.raises(DataError, match="the class 'dog' has one distinct image only"):
         data.load(folder.path)
+    folder.put("dog/a cat.png", noise(0))  # also the first image of the other class
+    with pytest.raises(DataError, match="the class 'dog' has one distinct image only"):
+        data.load(folder.path)
 
 
 @pytest.mark.parametrize("val", ["val", "validation", "valid", "Validation"])
@@ -485,6 +488,14 @@ def test_few_shot_uses_the_validation_folder_as_test_only_without_a_test_folder(
     task = data.load(folder.path, labels_per_class=2)
     assert task.val is None and all(name.startswith("test/") for name in names(task.test, folder))
     assert any("val/ (10 images) are left unused" in note for note in task.notes)
+
+
+def test_few_shot_draws_from_a_fixed_training_folder_follow_the_seed(folder):
+    for side in ("train", "test"):
+        folder.fill(f"{side}/cat", 20).fill(f"{side}/dog", 20)
+    folder.fill("val/cat", 2).fill("val/dog", 2)
+    drawn = [data.load(folder.path, labels_per_class=3, seed=seed).train.paths for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] and set(drawn[0]) != set(drawn[2])
 
 
 def test_few_shot_counts_a_copy_once(folder):
@@ -761,8 +772,12 @@ def test_cmyk(folder):
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM"])
 def test_16_bit_gray_is_scaled_not_clipped(folder, file_format):
     ramp = np.linspace(0, 65535, 24 * 20).reshape(20, 24).astype(np.uint16)
+    if file_format == "PPM":  # which older releases of Pillow read but do not write
+        content = b"P5\n24 20\n65535\n" + ramp.astype(">u2").tobytes()
+    else:
+        content = encoded(Image.fromarray(ramp), file_format)
     name = f"x.{file_format.lower()}"
-    task = one_image(folder, name, encoded(Image.fromarray(ramp), file_format), image_size=(20, 24), channels=1)
+    task = one_image(folder, name, content, image_size=(20, 24), channels=1)
     assert np.array_equal(task.train.images()[0, ..., 0], np.rint(ramp / 65535 * 255))
     assert any(f"1 16-bit image scaled to 8 bits: train/a/{name}" in note for note in task.notes)
 
@@ -842,7 +857,8 @@ def test_exif_orientation_is_applied(folder):
 def test_the_whole_image_is_resized_not_cropped(folder):
     wide = np.zeros((40, 400, 3), np.uint8)
     wide[:, :200], wide[:, 200:] = (255, 0, 0), (0, 0, 255)
-    image = one_image(folder, "x.png", Image.fromarray(wide), image_size=32).train.images()[0]
+    image = one_image(folder, "x.png", Image.fromarray(wide), image_size=(16, 32)).train.images()[0]
+    assert image.shape == (16, 32, 3)
     assert np.all(image[:, :15] == (255, 0, 0)) and np.all(image[:, 17:] == (0, 0, 255))
 
 

@@ -98,7 +98,7 @@ _BACKBONES = {
     "pocket_vgg": _pocket("VGG", 210_224),
     "pocket_resnet": _pocket("ResNet", 133_176),
     "pocket_inception": _pocket("Inception", 124_728),
-    "pocket_mobilenet": _pocket("MobileNetV2", 101_496),
+    "pocket_mobilenet": _pocket("MobileNetV2", 101_048),
     "vgg16": _Entry(
         "VGG", 14_714_688, r"(block\d)_", "caffe", 224, _OXFORD, "VGG16", "vgg16", f"vgg16_{_DIM}_notop.h5"
     ),

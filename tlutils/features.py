@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy as np
 from tlutils.runtime import require_tensorflow
 
 POOLINGS = ("avg", "max", None)
+
+# Keras traces ``predict`` once for each model, which takes longer than the prediction itself on a small one.
+_pooled_models = weakref.WeakKeyDictionary()
 
 
 def extract(backbone, examples, cache_dir=None, *, pooling="avg", batch_size=64):
@@ -32,12 +36,7 @@ def extract(backbone, examples, cache_dir=None, *, pooling="avg", batch_size=64)
     if pooling not in POOLINGS:
         raise ValueError(f"pooling must be 'avg', 'max' or None, not {pooling!r}")
     require_tensorflow()
-    import keras
-
-    model = getattr(backbone, "model", backbone)
-    if pooling and len(model.output_shape) == 4:
-        pool = keras.layers.GlobalAveragePooling2D if pooling == "avg" else keras.layers.GlobalMaxPooling2D
-        model = keras.Model(model.input, pool(dtype="float32")(model.output))
+    model = _pooled(getattr(backbone, "model", backbone), pooling)
     kept = Path(cache_dir) / f"{_key(model, examples)}.npy" if cache_dir else None
     if kept and kept.exists():
         return np.load(kept)
@@ -48,6 +47,18 @@ def extract(backbone, examples, cache_dir=None, *, pooling="avg", batch_size=64)
         np.save(temporary, features)
         os.replace(temporary, kept)
     return features
+
+
+def _pooled(model, pooling):
+    import keras
+
+    if pooling is None or len(model.output_shape) != 4:
+        return model
+    known = _pooled_models.setdefault(model, {})
+    if pooling not in known:
+        pool = keras.layers.GlobalAveragePooling2D if pooling == "avg" else keras.layers.GlobalMaxPooling2D
+        known[pooling] = keras.Model(model.input, pool(dtype="float32")(model.output))
+    return known[pooling]
 
 
 def _key(model, examples):

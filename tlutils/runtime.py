@@ -134,10 +134,12 @@ def require_tensorflow():
         raise ImportError(
             f"tlutils needs Keras on TensorFlow, but KERAS_BACKEND is {os.environ['KERAS_BACKEND']!r}; unset it."
         )
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _quiet_stderr():
         import keras  # noqa: F401
         import tensorflow as tf
+    # A notebook builds many small models, and TensorFlow would warn that each of them is traced anew.
+    tf.get_logger().setLevel("ERROR")
     return tf
 
 

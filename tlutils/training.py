@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tlutils.runtime import require_tensorflow
 
 # Fixed beforehand for fewer than three labels a class, where cross-validation is impossible; chosen on the images of
 # the development seeds of experiments/first_transfer.py, never on test images.
-DEFAULT_C = 0.1
+DEFAULT_C = 0.01
 C_GRID = tuple(float(c) for c in np.logspace(-4, 2, 7))
 MIN_LABELS_FOR_CV = 3
 
@@ -79,10 +80,9 @@ def linear_probe(model, task, l2="cv", *, cache_dir=None, seed=0):
     if l2 != "cv" and not (isinstance(l2, (int, float)) and l2 > 0):
         raise ValueError(f"l2 must be 'cv' or a positive number, not {l2!r}")
     models.freeze(model)
-    frozen, _ = models.split(model, 0)
-    # All of the model but its last layer; dropout does nothing outside training.
-    pooled = _chain(frozen, [layer for layer in model.layers if layer.name == "pool"])
-    x = extract(pooled, task.train, cache_dir, pooling=None)
+    pooling = {"GlobalAveragePooling2D": "avg", "GlobalMaxPooling2D": "max"}.get(type(model.get_layer("pool")).__name__)
+    x = extract(models.backbone_layer(model), task.train, cache_dir, pooling=pooling)
+    x = x.reshape(len(x), -1)
     solve = solve_classifier if task.kind == "classification" else solve_regressor
     weights, bias, history = solve(x, task.train.labels, l2, seed)
     model.get_layer(models.OUTPUT_LAYER).set_weights([weights, bias])
@@ -250,8 +250,8 @@ def fine_tune(
         else:
             linear_probe(model, task, seed=seed)
         models.unfreeze(model, blocks)
-    rates = _block_rates(model, blocks, block_decay)
-    frozen, tail = models.split(model, blocks) if cache and augment is None else (None, model)
+    rates = _block_rates(model, block_decay)
+    frozen, tail = _split(model, blocks) if cache and augment is None else (None, model)
     history, best = _train(model, tail, frozen, task, settings, augment, rates, l2_sp)
     return Fit(model, history, time.perf_counter() - started, best)
 
@@ -332,22 +332,9 @@ def _train(model, tail, frozen, task, settings, augment=None, rates=None, l2_sp=
 
     Returns ``(history, best_epoch)``; the model holds the weights of the best epoch and is compiled.
     """
-    import keras
-
     train = _Source(task.train, frozen, settings.batch_size)
     val = _Source(task.val, frozen, settings.batch_size) if task.val is not None else None
-    trained = keras.Sequential([keras.Input(model.input_shape[1:]), augment, tail]) if augment is not None else tail
-    steps = -(-len(task.train) // settings.batch_size) * settings.epochs
-    rising = round(settings.warmup * steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if rising else settings.learning_rate,
-        decay_steps=max(steps - rising, 1),
-        warmup_target=settings.learning_rate if rising else None,
-        warmup_steps=rising,
-    )
-    optimizer = _adam(schedule, tail, rates or {}, l2_sp)
-    _compile(trained, task, optimizer)
-    optimizer.build(trained.trainable_variables)
+    trained, optimizer = _compiled(model, tail, task, settings, augment, rates or {}, l2_sp)
 
     history = {}
     best, best_loss, best_weights = settings.epochs, np.inf, None
@@ -366,9 +353,9 @@ def _train(model, tail, frozen, task, settings, augment=None, rates=None, l2_sp=
         order = np.arange(len(task.train))
         if settings.shuffle:
             order = np.random.default_rng([settings.seed, epoch]).permutation(order)
-        logs = trained.fit(train.batches(order), verbose=0).history
+        logs = trained.fit(train.batches(order), shuffle=False, verbose=0).history
         if val is not None:
-            names = ["val_loss", *(f"val_{name}" for name in list(logs)[: len(logs)] if name != "loss")]
+            names = ["val_loss", *(f"val_{name}" for name in list(logs) if name != "loss")]
             scores = trained.evaluate(val.batches(), verbose=0)
             logs |= {name: [score] for name, score in zip(names, scores)}
             if scores[0] < best_loss:
@@ -384,6 +371,51 @@ def _train(model, tail, frozen, task, settings, augment=None, rates=None, l2_sp=
     backup.remove()
     _compile(model, task, "sgd")  # plain, so that the saved model needs nothing of this package
     return history, best
+
+
+# Keras traces a training step once for each compiled model, which takes longer than tens of epochs on a small one. What
+# was split and compiled last is kept for each model, and used again when nothing but weights, data and seed differ.
+_splits = weakref.WeakKeyDictionary()
+_trainers = weakref.WeakKeyDictionary()
+
+
+def _split(model, blocks):
+    key, parts = _splits.get(model, (None, None))
+    if key != blocks:
+        parts = models.split(model, blocks)
+        # A tail that is the model itself would keep the model alive as long as this entry.
+        _splits[model] = blocks, parts if parts[1] is not model else None
+    return parts or (None, model)
+
+
+def _compiled(model, tail, task, settings, augment, rates, l2_sp):
+    """The model whose ``fit`` trains the tail, compiled, and its optimizer in its first state."""
+    import keras
+
+    steps = -(-len(task.train) // settings.batch_size) * settings.epochs
+    factors = [rates.get(id(variable), 1.0) for variable in tail.trainable_variables]
+    flags = [id(variable) for variable in tail.trainable_variables]
+    key = (id(tail), steps, settings.learning_rate, settings.warmup, task.kind, id(augment), factors, flags)
+    known, trained, optimizer = _trainers.get(model, (None, None, None))
+    if known == key and not l2_sp:
+        for variable in optimizer.variables:
+            if variable is not optimizer.learning_rate:
+                variable.assign(keras.ops.zeros_like(variable))
+        return trained, optimizer
+    rising = round(settings.warmup * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if rising else settings.learning_rate,
+        decay_steps=max(steps - rising, 1),
+        warmup_target=settings.learning_rate if rising else None,
+        warmup_steps=rising,
+    )
+    optimizer = _adam(schedule, tail, factors, l2_sp)
+    inputs = keras.Input(tail.input_shape[1:], dtype=tail.inputs[0].dtype)
+    trained = keras.Model(inputs, tail(augment(inputs) if augment is not None else inputs))
+    _compile(trained, task, optimizer)
+    optimizer.build(trained.trainable_variables)
+    _trainers[model] = key, trained, optimizer
+    return trained, optimizer
 
 
 class _Source:
@@ -406,16 +438,14 @@ class _Source:
         return tf.data.Dataset.from_tensor_slices(pair).batch(self.batch_size).prefetch(2)
 
 
-def _adam(schedule, tail, rates, l2_sp):
-    """Adam; where it is asked for, with a rate for each block and a pull towards the starting weights."""
+def _adam(schedule, tail, factors, l2_sp):
+    """Adam; where it is asked for, with a rate for each weight and a pull towards the starting weights."""
     import keras
 
-    if not l2_sp and all(rate == 1 for rate in rates.values()):
+    if not l2_sp and all(factor == 1 for factor in factors):
         return keras.optimizers.Adam(schedule)
     head = {id(weight) for layer in _head(tail) for weight in layer.weights}
-    variables = tail.trainable_variables
-    factors = [rates.get(id(variable), 1.0) for variable in variables]
-    anchors = [None if id(variable) in head else np.array(variable) for variable in variables]
+    anchors = [None if id(variable) in head else np.array(variable) for variable in tail.trainable_variables]
 
     class BlockAdam(keras.optimizers.Adam):
         def update_step(self, gradient, variable, learning_rate):
@@ -427,7 +457,7 @@ def _adam(schedule, tail, rates, l2_sp):
     return BlockAdam(schedule)
 
 
-def _block_rates(model, blocks, decay):
+def _block_rates(model, decay):
     """A factor for each trained weight of the backbone, by the weight's id: ``decay`` a block down from the last."""
     parts = models.backbone_layer(model).layers[1:]
     return {
@@ -487,15 +517,6 @@ def _compile(model, task, optimizer):
         loss, metrics = "mse", ["mae"]
     # XLA would compile each new shape anew, which costs more than it saves on models this small.
     model.compile(optimizer, loss, metrics=metrics, jit_compile=False)
-
-
-def _chain(model, layers):
-    import keras
-
-    x = model.output
-    for layer in layers:
-        x = layer(x)
-    return keras.Model(model.input, x)
 
 
 def _head(model):

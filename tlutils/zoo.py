@@ -109,7 +109,7 @@ def _mobilenet(x):
     from keras import layers
 
     x = _conv(x, 16, "stem", strides=2)
-    units = ((24, 1), (24, 1), (40, 2), (40, 1), (72, 2), (72, 1))
+    units = ((24, 1), (24, 1), (40, 2), (40, 1), (72, 2), (80, 1))
     for block, (filters, strides) in enumerate(units, start=1):
         name, entry = f"block{block}", x
         x = _conv(x, 3 * x.shape[-1], f"{name}_expand", kernel=1, activation="relu6")
@@ -119,7 +119,7 @@ def _mobilenet(x):
         x = _conv(x, filters, f"{name}_project", kernel=1, activation=None)
         if strides == 1 and entry.shape[-1] == filters:
             x = layers.Add(name=f"{name}_add")([entry, x])
-    return _conv(x, 224, "top", kernel=1, activation="relu6")
+    return _conv(x, 272, "top", kernel=1, activation="relu6")
 
 
 FAMILIES = {
@@ -130,7 +130,7 @@ FAMILIES = {
 }
 
 
-def pretrain(name, images=60_000, epochs=8, learning_rate=3e-3, batch_size=256, seed=0, work=None, verbose=True):
+def pretrain(name, images=60_000, epochs=6, learning_rate=3e-3, batch_size=256, seed=0, work=None, verbose=True):
     """Pretrain one pocket network on printed letters.
 
     Adam with a cosine decay to zero; no label smoothing, which makes features transfer worse (Kornblith et al., 2021).
@@ -295,7 +295,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m tlutils.zoo", description=main.__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(FAMILIES)}; default: all")
     parser.add_argument("--images", type=int, default=60_000, help="letters to draw (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=8, help="passes over them (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=6, help="passes over them (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder for the weights (default: the package's)")
     parser.add_argument("--work", type=Path, default=Path("_build/zoo"), help="folder for resuming (default: %(default)s)")

@@ -181,11 +181,10 @@ def test_page_opens_clean_and_its_sliders_move_their_pictures(tabs, page):
         slider = card.locator("[role=slider], input[type=range]")
         picture = card.locator("img:visible")
         start = picture.screenshot()
-        at_end = slider.evaluate(
-            "s => Number(s.value ?? s.ariaValueNow) >= Number(s.max ?? s.ariaValueMax)"
-            if slider.evaluate("s => s.tagName") == "INPUT"
-            else "s => Number(s.getAttribute('aria-valuenow')) >= Number(s.getAttribute('aria-valuemax'))"
+        value, greatest = slider.evaluate(
+            "s => [s.value ?? s.getAttribute('aria-valuenow'), s.max || s.getAttribute('aria-valuemax')]"
         )
+        at_end = float(value) >= float(greatest)
         there, back = ("ArrowLeft", "ArrowRight") if at_end else ("ArrowRight", "ArrowLeft")
         slider.press(there)
         tab.wait_for_timeout(250)
@@ -196,6 +195,10 @@ def test_page_opens_clean_and_its_sliders_move_their_pictures(tabs, page):
         assert picture.get_attribute("alt"), f"the picture of slider {number} has no alternative text"
         named = slider.evaluate("s => s.getAttribute('aria-label') || (s.labels && s.labels[0]?.textContent)")
         assert named, f"slider {number} has no name for a screen reader"
+        if card.locator(".widget-play").count():  # Font Awesome once broke it at the first step (see fa-config.js)
+            card.locator(".widget-play button").first.click()
+            tab.wait_for_timeout(1500)
+            assert picture.screenshot() != start, f"the play button of slider {number} does not play"
     assert tabs.troubles == []
 
 
@@ -210,19 +213,6 @@ def test_a_phone_does_not_scroll_sideways(tabs, page):
     )
     assert too_wide == [] and tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert tabs.troubles == []
-
-
-def test_the_play_button_plays(tabs):
-    """Font Awesome once replaced its icon and broke it at the first step (see fa-config.js)."""
-    for chapter in CHAPTERS:
-        tab = tabs(chapter)
-        for button in tab.locator(".tl-live .widget-play button:has(.fa-play)").all():
-            card = tab.locator(".tl-live", has=button)
-            start = card.locator("img:visible").screenshot()
-            button.click()
-            tab.wait_for_timeout(1500)
-            assert card.locator("img:visible").screenshot() != start
     assert tabs.troubles == []
 
 

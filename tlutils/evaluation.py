@@ -1,0 +1,316 @@
+"""Evaluation: one look at the test images, with intervals, and fair comparisons."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`evaluate` measured.
+
+    Attributes:
+        measured_on: Number of examples, and of what kind.
+        class_names: Names of the classes, or ``None`` for regression.
+        labels: The true labels, shape (N,).
+        predictions: Predicted labels, shape (N,); for regression the predicted numbers.
+        probabilities: Softmax of the logits, shape (N, classes); ``None`` for regression.
+        accuracy: Share of correct predictions; ``None`` for regression.
+        interval: Wilson's 95% interval of the accuracy. It covers the choice of test images only: not the seeds, not
+            the choice of training images.
+        log_loss: Mean negative log-probability of the true class, in nats.
+        ece: Expected calibration error, 15 bins of equal width.
+        confusion: Counts, shape (classes, classes); rows are true, columns predicted.
+        mae: Mean absolute error (regression only).
+    """
+
+    measured_on: str
+    class_names: tuple | None
+    labels: np.ndarray = field(repr=False)
+    predictions: np.ndarray = field(repr=False)
+    probabilities: np.ndarray | None = field(repr=False, default=None)
+    accuracy: float | None = None
+    interval: tuple | None = None
+    log_loss: float | None = None
+    ece: float | None = None
+    confusion: np.ndarray | None = field(repr=False, default=None)
+    mae: float | None = None
+
+    @property
+    def per_class(self):
+        """List of dicts, one a class: ``name``, ``support``, ``precision``, ``recall``, ``f1``, ``recall_interval``."""
+        from sklearn.metrics import precision_recall_fscore_support
+
+        if self.class_names is None:
+            return []
+        scores = precision_recall_fscore_support(
+            self.labels, self.predictions, labels=range(len(self.class_names)), zero_division=0
+        )
+        return [
+            {
+                "name": name,
+                "support": int(support),
+                "precision": float(precision),
+                "recall": float(recall),
+                "f1": float(f1),
+                "recall_interval": wilson(round(recall * support), int(support)) if support else (0.0, 1.0),
+            }
+            for name, precision, recall, f1, support in zip(self.class_names, *scores)
+        ]
+
+    def most_confused(self, n=5):
+        """The ``n`` most frequent mistakes as ``(true, predicted, count)``, names and a number."""
+        off = self.confusion - np.diag(np.diag(self.confusion))
+        order = np.argsort(-off, axis=None, kind="stable")[:n]
+        pairs = [np.unravel_index(i, off.shape) for i in order]
+        return [(self.class_names[i], self.class_names[j], int(off[i, j])) for i, j in pairs if off[i, j]]
+
+    def __str__(self):
+        if self.accuracy is None:
+            return f"mean absolute error {self.mae:.4g} on {self.measured_on}"
+        low, high = self.interval
+        lines = [
+            f"accuracy {self.accuracy:.3f}, 95% interval {low:.3f} to {high:.3f} (over test images), "
+            f"on {self.measured_on}",
+            f"log-loss {self.log_loss:.3f}, expected calibration error {self.ece:.3f}",
+            "",
+            f"{'class':<16} {'images':>6} {'precision':>9} {'recall':>7} {'F1':>6}",
+        ]
+        for row in self.per_class:
+            lines.append(
+                f"{row['name']:<16} {row['support']:>6} {row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>6.3f}"
+            )
+        return "\n".join(lines)
+
+
+def evaluate(model, examples, *, class_names=None, batch_size=64):
+    """Measure a model on labelled images.
+
+    Args:
+        model: Raw pixels 0–255 to logits (N, classes) or numbers (N, outputs).
+        examples: :class:`~tlutils.data.Examples`.
+        class_names: Names of the classes, in the order of the logits; ``None`` numbers them.
+        batch_size: Images a step.
+
+    Returns:
+        Report
+
+    Raises:
+        ValueError: There is no example, or a label has no logit.
+    """
+    if len(examples) == 0:
+        raise ValueError("there are no examples to evaluate on")
+    outputs = np.asarray(model.predict(examples.batches(batch_size), verbose=0), "float64")
+    return report(outputs, examples.labels, class_names=class_names)
+
+
+def report(outputs, labels, *, class_names=None):
+    """The :class:`Report` of given logits (N, classes) with integer labels, or of numbers with float targets."""
+    labels = np.asarray(labels)
+    measured_on = f"{len(labels):,} images"
+    if not np.issubdtype(labels.dtype, np.integer):
+        predictions = outputs.reshape(labels.shape)
+        mae = float(np.abs(predictions - labels).mean())
+        return Report(measured_on, None, labels, predictions, mae=mae)
+    classes = outputs.shape[1]
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels run from {labels.min()} to {labels.max()}, but there are {classes} logits")
+    names = tuple(class_names) if class_names is not None else tuple(str(i) for i in range(classes))
+    shifted = outputs - outputs.max(axis=1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    probabilities, predictions = np.exp(log_probabilities), outputs.argmax(axis=1)
+    correct = predictions == labels
+    confusion = np.zeros((classes, classes), int)
+    np.add.at(confusion, (labels, predictions), 1)
+    return Report(
+        measured_on,
+        names,
+        labels,
+        predictions,
+        probabilities,
+        accuracy=float(correct.mean()),
+        interval=wilson(int(correct.sum()), len(labels)),
+        log_loss=float(-log_probabilities[np.arange(len(labels)), labels].mean()),
+        ece=_calibration_error(probabilities.max(axis=1), correct),
+        confusion=confusion,
+    )
+
+
+def wilson(successes, n, confidence=CONFIDENCE):
+    """Wilson's score interval for a proportion (Wilson, 1927).
+
+    Args:
+        successes: Number of successes.
+        n: Number of trials, at least 1.
+        confidence: Coverage of the interval.
+
+    Returns:
+        ``(low, high)``
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _calibration_error(confidence, correct, bins=15):
+    """Guo et al. (2017): mean gap between confidence and accuracy over bins of equal width, weighted by their size."""
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(index, confidence - correct, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`compare` found.
+
+    Attributes:
+        difference: Accuracy of ``a`` minus accuracy of ``b`` on the same images.
+        interval: 95% bootstrap interval of the difference over test images.
+        only_a: Images that only ``a`` got right.
+        only_b: Images that only ``b`` got right.
+        p_value: McNemar's exact test of equal accuracy.
+    """
+
+    difference: float
+    interval: tuple
+    only_a: int
+    only_b: int
+    p_value: float
+
+    def __str__(self):
+        low, high = self.interval
+        return (
+            f"difference {self.difference:+.3f}, 95% interval {low:+.3f} to {high:+.3f} (over test images); "
+            f"{self.only_a} images only the first gets right, {self.only_b} only the second; "
+            f"McNemar's exact test p = {self.p_value:.3g}"
+        )
+
+
+def compare(a, b, *, samples=10_000, seed=0):
+    """Compare two models on the same test images, pair by pair.
+
+    Args:
+        a: A Report.
+        b: A Report on the same examples in the same order.
+        samples: Bootstrap samples.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Comparison
+
+    Raises:
+        ValueError: The reports were not made on the same labels.
+    """
+    from scipy.stats import binomtest
+
+    if not np.array_equal(a.labels, b.labels):
+        raise ValueError("the two reports were not made on the same examples in the same order")
+    right_a, right_b = a.predictions == a.labels, b.predictions == b.labels
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    n = len(a.labels)
+    # Resampling the images with replacement only changes how often each kind of pair is drawn.
+    draws = np.random.default_rng(seed).multinomial(n, np.array([only_a, only_b, n - only_a - only_b]) / n, samples)
+    low, high = np.quantile((draws[:, 0] - draws[:, 1]) / n, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    return Comparison((only_a - only_b) / n, (float(low), float(high)), only_a, only_b, float(p))
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Accuracy over seeds and test images.
+
+    Attributes:
+        mean: Mean accuracy over the seeds.
+        interval: Interval of the mean.
+        covers: What the interval covers, in words.
+        seeds: The seeds.
+        accuracies: Accuracy of each seed.
+        correct: Whether each test image was right, shape (seeds, images); kept for paired differences.
+    """
+
+    mean: float
+    interval: tuple
+    covers: str
+    seeds: tuple
+    accuracies: tuple
+    correct: np.ndarray = field(repr=False)
+
+    def __str__(self):
+        low, high = self.interval
+        return f"{self.mean:.3f}, {low:.3f} to {high:.3f} (95% over {self.covers})"
+
+    def __sub__(self, other):
+        """The difference of two methods run with the same seeds on the same images, paired by both."""
+        if self.seeds != other.seeds or self.correct.shape != other.correct.shape:
+            raise ValueError("only runs with the same seeds on the same test images can be paired")
+        return repeated(self.seeds, self.correct.astype(float) - other.correct)
+
+
+def repeat(run, seeds):
+    """Run something for several seeds and give its accuracy with an interval over seeds *and* test images.
+
+    See :func:`repeated` for the interval: a new reader would have other labels to train on and other images to test
+    on, and both count.
+
+    Args:
+        run: Function of a seed that returns a :class:`Report`; every seed on the same test images.
+        seeds: The seeds, at least two.
+
+    Returns:
+        Repeated: subtract one from another for the paired difference of two methods.
+
+    Raises:
+        ValueError: Fewer than two seeds, or reports on different examples.
+    """
+    seeds = tuple(seeds)
+    if len(seeds) < 2:
+        raise ValueError(f"an interval over seeds needs at least 2 seeds, not {len(seeds)}")
+    reports = [run(seed) for seed in seeds]
+    if any(not np.array_equal(report.labels, reports[0].labels) for report in reports):
+        raise ValueError("every seed must be evaluated on the same examples in the same order")
+    return repeated(seeds, np.stack([report.predictions == report.labels for report in reports]))
+
+
+def repeated(seeds, correct, *, confidence=CONFIDENCE):
+    """The mean of one score for each seed and image, with an interval over both.
+
+    Seeds and images are crossed random effects: the variance of the mean is estimated from the mean squares of a
+    two-way analysis of variance, and Student's t takes Satterthwaite's degrees of freedom, so that a handful of seeds
+    gives an honestly wide interval.
+
+    Args:
+        seeds: The seeds.
+        correct: Shape (seeds, images): whether the image was right, or a difference of two such arrays.
+        confidence: Coverage; raise it to 1 − 0.05/m when m comparisons are read together (Bonferroni).
+
+    Returns:
+        Repeated
+    """
+    from scipy.stats import t
+
+    scores = np.asarray(correct, float)
+    n_seeds, n_images = scores.shape
+    mean, by_seed, by_image = scores.mean(), scores.mean(axis=1), scores.mean(axis=0)
+    rest = scores - by_seed[:, None] - by_image + mean
+    degrees = np.array([n_seeds - 1, n_images - 1, (n_seeds - 1) * (n_images - 1)])
+    squares = np.array([n_images * ((by_seed - mean) ** 2).sum(), n_seeds * ((by_image - mean) ** 2).sum(), (rest**2).sum()])
+    seed, image, residual = squares / degrees
+    # An effect that is smaller than chance alone would make it is no effect, not a negative one.
+    seed, image = max(seed, residual), max(image, residual)
+    variance = (seed + image - residual) / scores.size
+    low = high = mean
+    if variance > 0:
+        freedom = (variance * scores.size) ** 2 / (np.array([seed, image, residual]) ** 2 / degrees).sum()
+        half = t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance)
+        low, high = mean - half, mean + half
+    return Repeated(
+        float(mean),
+        (float(low), float(high)),
+        f"{n_seeds} seeds and {n_images:,} test images",
+        tuple(seeds),
+        tuple(float(a) for a in by_seed),
+        np.asarray(correct),
+    )
