@@ -314,3 +314,51 @@ def repeated(seeds, correct, *, confidence=CONFIDENCE):
         tuple(float(a) for a in by_seed),
         np.asarray(correct),
     )
+
+
+def pack(report):
+    """Which test images a report got right, as a short string to store in a row of an experiment."""
+    return np.packbits(report.predictions == report.labels).tobytes().hex()
+
+
+def from_rows(rows, *, confidence=CONFIDENCE, **where):
+    """The :class:`Repeated` of a stored experiment's rows.
+
+    Args:
+        rows: Dicts with ``seed``, ``images`` (how many test images) and ``correct`` (see :func:`pack`).
+        confidence: Coverage, see :func:`repeated`.
+        **where: Which rows: the values of other keys, such as ``method="probe"``.
+
+    Returns:
+        Repeated: one row a seed, in the order of the seeds.
+
+    Raises:
+        ValueError: Fewer than two rows match, or two of them have the same seed.
+    """
+    chosen = sorted((row for row in rows if all(row.get(k) == v for k, v in where.items())), key=lambda row: row["seed"])
+    seeds = tuple(row["seed"] for row in chosen)
+    if len(seeds) < 2 or len(set(seeds)) < len(seeds):
+        raise ValueError(f"{where} selects the seeds {list(seeds)}; it must select two or more, each once")
+    bits = [np.frombuffer(bytes.fromhex(row["correct"]), np.uint8) for row in chosen]
+    correct = np.stack([np.unpackbits(b, count=row["images"]) for b, row in zip(bits, chosen)]).astype(bool)
+    return repeated(seeds, correct, confidence=confidence)
+
+
+def summarise(rows, by):
+    """Mean and interval of each group of a stored experiment's rows.
+
+    Args:
+        rows: As for :func:`from_rows`.
+        by: Names of the keys that make a group, such as ``("method", "labels_per_class")``.
+
+    Returns:
+        list of dict: the keys of ``by``, and ``mean``, ``low``, ``high``, ``seeds``, in order of first appearance.
+    """
+    groups = dict.fromkeys(tuple(row[key] for key in by) for row in rows)
+    summary = []
+    for group in groups:
+        where = dict(zip(by, group))
+        result = from_rows(rows, **where)
+        low, high = result.interval
+        summary.append({**where, "mean": result.mean, "low": low, "high": high, "seeds": len(result.seeds)})
+    return summary
