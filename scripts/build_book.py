@@ -142,17 +142,10 @@ def landing_figure():
 
 
 def summary(study):
-    """Return the study's mean accuracy and 95% interval, one dict a method and label budget.
+    """Return the study's mean accuracy and 95% interval, one dict a method and label budget."""
+    from tlutils import evaluation
 
-    Raises:
-        BookError: The study was stored without them.
-    """
-    rows = study.get("summary") or study.get("metrics", {}).get("summary")
-    if not rows:
-        raise BookError(
-            f"book/results/{STUDY}.json holds no summary by method and label budget: run `make experiments`"
-        )
-    return [row for row in rows if row["method"] in METHODS]
+    return evaluation.summarise(study["rows"], by=("method", "labels_per_class"))
 
 
 def at(rows, budget):
@@ -220,9 +213,9 @@ def caption(study):
 
     seeds = {row["seeds"] for row in summary(study)}
     runs = f"{min(seeds)} seeds" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"
-    line = html.escape(results.provenance_line(study.get("provenance", study)))
+    line = html.escape(results.provenance_line(study))
     line = re.sub(r"`([^`]+)`", r"<code>\1</code>", line)
-    return f"Mean of {runs}; bars are 95% intervals. {html.escape(study.get('covers', ''))} {line}"
+    return f"Mean of {runs}; bars are 95% intervals over seeds and test images. {line}"
 
 
 def figure_html(live, text):

@@ -229,6 +229,7 @@ class Repeated:
         seeds: The seeds.
         accuracies: Accuracy of each seed.
         correct: Whether each test image was right, shape (seeds, images); kept for paired differences.
+        confidence: Coverage of the interval.
     """
 
     mean: float
@@ -237,16 +238,17 @@ class Repeated:
     seeds: tuple
     accuracies: tuple
     correct: np.ndarray = field(repr=False)
+    confidence: float = CONFIDENCE
 
     def __str__(self):
         low, high = self.interval
-        return f"{self.mean:.3f}, {low:.3f} to {high:.3f} (95% over {self.covers})"
+        return f"{self.mean:.3f}, {low:.3f} to {high:.3f} ({100 * self.confidence:.4g}% over {self.covers})"
 
     def __sub__(self, other):
         """The difference of two methods run with the same seeds on the same images, paired by both."""
         if self.seeds != other.seeds or self.correct.shape != other.correct.shape:
             raise ValueError("only runs with the same seeds on the same test images can be paired")
-        return repeated(self.seeds, self.correct.astype(float) - other.correct)
+        return repeated(self.seeds, self.correct.astype(float) - other.correct, confidence=self.confidence)
 
 
 def repeat(run, seeds):
@@ -313,6 +315,7 @@ def repeated(seeds, correct, *, confidence=CONFIDENCE):
         tuple(seeds),
         tuple(float(a) for a in by_seed),
         np.asarray(correct),
+        confidence,
     )
 
 

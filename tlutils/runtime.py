@@ -46,8 +46,9 @@ class Profile:
         backbone: What to hand to :func:`tlutils.backbones.load`.
         image_size: Side of the images in pixels; ``None`` takes the backbone's own.
         epochs: Epochs of fine-tuning.
-        scratch_epochs: Epochs of training from scratch.
         learning_rate: Peak rate of fine-tuning.
+        scratch_epochs: Epochs of training from scratch.
+        scratch_learning_rate: Peak rate of training from scratch.
         batch_size: Images a step.
         reference: Whether this is the set-up that the book's committed numbers come from: quick, with the default data
             and backbone.
@@ -58,8 +59,9 @@ class Profile:
     backbone: str
     image_size: int | None
     epochs: int
-    scratch_epochs: int
     learning_rate: float
+    scratch_epochs: int
+    scratch_learning_rate: float
     batch_size: int
     reference: bool
 
@@ -88,8 +90,9 @@ def profile(name="quick", dataset=None, backbone=None, seed=0):
             "backbone": "pocket_resnet",
             "image_size": None,
             "epochs": 20,
-            "scratch_epochs": 60,
-            "learning_rate": 1e-3,
+            "learning_rate": 3e-4,
+            "scratch_epochs": 150,
+            "scratch_learning_rate": 1e-2,
             "batch_size": 32,
         },
         "full": {
@@ -97,8 +100,9 @@ def profile(name="quick", dataset=None, backbone=None, seed=0):
             "backbone": "mobilenet_v2",
             "image_size": None,
             "epochs": 10,
-            "scratch_epochs": 30,
             "learning_rate": 1e-4,
+            "scratch_epochs": 30,
+            "scratch_learning_rate": 1e-3,
             "batch_size": 32,
         },
     }

@@ -33,7 +33,7 @@ def build(name, input_shape=INPUT_SHAPE):
         input_shape: (height, width, 1).
 
     Returns:
-        keras.Model: images in [0, 1], shape (N, *input_shape), to a feature map. Layers are named after their block.
+        keras.Model: images in [0, 1], shape (N, height, width, 1), to a feature map. Layers are named after their block.
     """
     import keras
 

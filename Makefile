@@ -1,0 +1,57 @@
+# Every target sets up what it needs, once: a virtual environment in .venv with the versions of constraints.txt.
+# Without make (Windows): book/running.md has the same commands.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+NBVAL  := --nbval --nbval-current-env --nbval-cell-timeout=300 --nbval-sanitize-with tests/nbval_sanitize.cfg
+
+.PHONY: book test test-all notebooks experiments html serve full zoo benchmarks lint clean
+
+book: $(READY)  ## run every chapter on this machine and render the book into _build/html
+	$(BIN)/tlutils run --out _build/notebooks
+	$(BIN)/python scripts/build_book.py --notebooks _build/notebooks
+
+test: $(READY) lint  ## everything that must hold before a change lands
+	$(BIN)/python -m pytest -m "not slow" tests
+	TLUTILS_PROGRESS=0 $(BIN)/python -m pytest $(NBVAL) notebooks
+
+test-all: $(READY) test  ## and what takes long: every ImageNet family, real weights in full
+	$(BIN)/python -m pytest -m slow tests
+
+notebooks: $(READY)  ## regenerate notebooks/*.ipynb from their text, with fresh outputs
+	$(BIN)/python scripts/notebooks.py sync
+	$(BIN)/tlutils run --write
+
+experiments: $(READY)  ## measure the many-seed tables again (book/results)
+	for script in experiments/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+
+html: $(READY)  ## render the committed outputs
+	$(BIN)/python scripts/build_book.py
+
+serve: $(READY)  ## look at the book at http://localhost:8000
+	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+
+full: $(READY)  ## every chapter on ImageNet models and photographs; needs a GPU
+	$(BIN)/tlutils run --profile full --gpu require --out _build/full
+
+zoo: $(READY)  ## pretrain the pocket zoo again; goes on where it was interrupted
+	$(BIN)/python -m tlutils.zoo
+
+benchmarks: $(READY)  ## timings, as ratios measured side by side
+	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:  ## remove what was built; the environment in .venv stays
+	rm -rf _build
+
+$(READY): requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, and {sys.executable} is {v[0]}.{v[1]}: say make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.txt -c constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	@touch $@
