@@ -12,11 +12,13 @@ everything and writes book/results/first_transfer.json.
 
 import argparse
 import time
+from pathlib import Path
 
-from tlutils import backbones, data, evaluation, models, results, training
+from tlutils import backbones, data, evaluation, models, plots, results, training
 from tlutils.runtime import setup
 
 NAME = "first_transfer"
+PICTURE = Path(__file__).resolve().parents[1] / "book" / "assets" / "first_transfer.svg"  # in the README
 BACKBONE = "pocket_resnet"
 BUDGETS = (1, 3, 5, 10, 20, 50)
 METHODS = ("svm", "probe", "fine_tune", "scratch")
@@ -148,6 +150,8 @@ def main():
         command="make experiments",
         seconds=time.perf_counter() - started,
     )
+    figure = plots.budgets(evaluation.summarise(rows, by=("method", "labels_per_class")), chance=0.1)
+    figure.savefig(PICTURE, metadata={"Date": None})
 
 
 if __name__ == "__main__":
