@@ -52,3 +52,12 @@ def folder(tmp_path):
     path = tmp_path / "photos"
     path.mkdir()
     return Folder(path)
+
+
+@pytest.fixture(scope="session")
+def tensorflow():
+    """TensorFlow as a chapter loads it: seeded and deterministic."""
+    from tlutils import runtime
+
+    runtime.setup()
+    return runtime.require_tensorflow()

@@ -241,18 +241,28 @@ def fine_tune(
     if start not in ("probe", "as_is"):
         raise ValueError(f"start must be 'probe' or 'as_is', not {start!r}")
     models.unfreeze(model, blocks)  # a wrong name fails here, before any work
-    settings = _Settings(epochs, learning_rate, batch_size, warmup, patience, shuffle, seed, progress, backup_dir)
+    settings = _Settings(
+        epochs,
+        learning_rate,
+        batch_size,
+        warmup,
+        patience,
+        shuffle,
+        seed,
+        progress,
+        backup_dir,
+        start,
+        block_decay,
+        l2_sp,
+    )
     if start == "probe":
         if _hidden(model):
-            fine_tune(
-                model, task, 0, epochs, 1e-3, start="as_is", batch_size=batch_size, seed=seed, progress=progress
-            )
+            fine_tune(model, task, 0, epochs, 1e-3, start="as_is", batch_size=batch_size, seed=seed, progress=progress)
         else:
             linear_probe(model, task, seed=seed)
         models.unfreeze(model, blocks)
-    rates = _block_rates(model, block_decay)
     frozen, tail = _split(model, blocks) if cache and augment is None else (None, model)
-    history, best = _train(model, tail, frozen, task, settings, augment, rates, l2_sp)
+    history, best = _train(model, tail, frozen, task, settings, augment)
     return Fit(model, history, time.perf_counter() - started, best)
 
 
@@ -311,7 +321,7 @@ def train_from_scratch(
     return Fit(model, history, time.perf_counter() - started, best)
 
 
-# ----------------------------------------------------------------------------------------------------------- the trainer
+# ---------------------------------------------------------------------------------------------------------- the trainer
 
 
 @dataclass(frozen=True)
@@ -325,16 +335,19 @@ class _Settings:
     seed: int
     progress: bool | None
     backup_dir: str | Path | None
+    start: str = "as_is"
+    block_decay: float = 1.0
+    l2_sp: float = 0.0
 
 
-def _train(model, tail, frozen, task, settings, augment=None, rates=None, l2_sp=0.0):
+def _train(model, tail, frozen, task, settings, augment=None):
     """Train ``tail`` on what ``frozen`` makes of the images; ``model`` is the whole that both are parts of.
 
     Returns ``(history, best_epoch)``; the model holds the weights of the best epoch and is compiled.
     """
     train = _Source(task.train, frozen, settings.batch_size)
     val = _Source(task.val, frozen, settings.batch_size) if task.val is not None else None
-    trained, optimizer = _compiled(model, tail, task, settings, augment, rates or {}, l2_sp)
+    trained, optimizer = _compiled(model, tail, task, settings, augment)
 
     history = {}
     best, best_loss, best_weights = settings.epochs, np.inf, None
@@ -388,33 +401,43 @@ def _split(model, blocks):
     return parts or (None, model)
 
 
-def _compiled(model, tail, task, settings, augment, rates, l2_sp):
+def _compiled(model, tail, task, settings, augment):
     """The model whose ``fit`` trains the tail, compiled, and its optimizer in its first state."""
     import keras
 
     steps = -(-len(task.train) // settings.batch_size) * settings.epochs
-    factors = [rates.get(id(variable), 1.0) for variable in tail.trainable_variables]
-    flags = [id(variable) for variable in tail.trainable_variables]
-    key = (id(tail), steps, settings.learning_rate, settings.warmup, task.kind, id(augment), factors, flags)
-    known, trained, optimizer = _trainers.get(model, (None, None, None))
-    if known == key and not l2_sp:
-        for variable in optimizer.variables:
-            if variable is not optimizer.learning_rate:
-                variable.assign(keras.ops.zeros_like(variable))
-        return trained, optimizer
-    rising = round(settings.warmup * steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if rising else settings.learning_rate,
-        decay_steps=max(steps - rising, 1),
-        warmup_target=settings.learning_rate if rising else None,
-        warmup_steps=rising,
+    factors = _rate_factors(model, tail, settings.block_decay)
+    # Everything that the traced step has built in. Ids will do: what they belong to lives as long as what is kept here.
+    key = (
+        [id(layer) for layer in tail.layers[1:]],
+        [id(variable) for variable in tail.trainable_variables],
+        [getattr(layer, "momentum", None) for layer in models.all_layers(tail)],
+        (id(augment), task.kind, factors, steps, settings.learning_rate, settings.warmup, settings.l2_sp),
     )
-    optimizer = _adam(schedule, tail, factors, l2_sp)
-    inputs = keras.Input(tail.input_shape[1:], dtype=tail.inputs[0].dtype)
-    trained = keras.Model(inputs, tail(augment(inputs) if augment is not None else inputs))
-    _compile(trained, task, optimizer)
-    optimizer.build(trained.trainable_variables)
-    _trainers[model] = key, trained, optimizer
+    known, trained, optimizer = _trainers.get(model, (None, None, None))
+    if known != key:
+        rising = round(settings.warmup * steps)
+        schedule = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0 if rising else settings.learning_rate,
+            decay_steps=max(steps - rising, 1),
+            warmup_target=settings.learning_rate if rising else None,
+            warmup_steps=rising,
+        )
+        optimizer = _adam(schedule, tail, factors, settings.l2_sp)
+        # Layer by layer: a model that held the tail itself would keep the caller's model alive for good.
+        inputs = keras.Input(tail.input_shape[1:], dtype=tail.inputs[0].dtype)
+        x = augment(inputs) if augment is not None else inputs
+        for layer in tail.layers[1:]:
+            x = layer(x)
+        trained = keras.Model(inputs, x)
+        _compile(trained, task, optimizer)
+        optimizer.build(trained.trainable_variables)
+        _trainers[model] = key, trained, optimizer
+    for variable in optimizer.variables:
+        variable.assign(keras.ops.zeros_like(variable))
+    for start, variable in zip(optimizer.starts, trained.trainable_variables):
+        if start is not None:
+            start.assign(variable)
     return trained, optimizer
 
 
@@ -439,30 +462,34 @@ class _Source:
 
 
 def _adam(schedule, tail, factors, l2_sp):
-    """Adam; where it is asked for, with a rate for each weight and a pull towards the starting weights."""
+    """Adam with a rate for each weight and, where it is asked for, a pull towards the weights that it started from."""
     import keras
 
-    if not l2_sp and all(factor == 1 for factor in factors):
-        return keras.optimizers.Adam(schedule)
     head = {id(weight) for layer in _head(tail) for weight in layer.weights}
-    anchors = [None if id(variable) in head else np.array(variable) for variable in tail.trainable_variables]
 
     class BlockAdam(keras.optimizers.Adam):
+        def build(self, variables):
+            super().build(variables)
+            # Among the optimizer's own variables, so that a backup holds the starting weights as well.
+            self.starts = [
+                self.add_variable_from_reference(variable, "start") if l2_sp and id(variable) not in head else None
+                for variable in variables
+            ]
+
         def update_step(self, gradient, variable, learning_rate):
             i = self._get_variable_index(variable)
-            if l2_sp and anchors[i] is not None:
-                gradient = gradient + l2_sp * (keras.ops.convert_to_tensor(variable) - anchors[i])
+            if self.starts[i] is not None:
+                gradient = gradient + l2_sp * (variable - self.starts[i])
             super().update_step(gradient, variable, learning_rate * factors[i])
 
     return BlockAdam(schedule)
 
 
-def _block_rates(model, decay):
-    """A factor for each trained weight of the backbone, by the weight's id: ``decay`` a block down from the last."""
+def _rate_factors(model, tail, decay):
+    """The factor of each trained weight's rate: 1 for the head and the last block, ``decay`` for each block below."""
     parts = models.backbone_layer(model).layers[1:]
-    return {
-        id(weight): decay**depth for depth, part in enumerate(reversed(parts)) for weight in part.trainable_variables
-    }
+    depth = {id(weight): depth for depth, part in enumerate(reversed(parts)) for weight in part.trainable_variables}
+    return [decay ** depth.get(id(weight), 0) for weight in tail.trainable_variables]
 
 
 class _Backup:
@@ -475,7 +502,11 @@ class _Backup:
         if settings.backup_dir is not None:
             described = {k: repr(v) for k, v in vars(settings).items() if k not in ("progress", "backup_dir")}
             described["shapes"] = [list(variable.shape) for variable in self.variables]
-            described["data"] = task.train.fingerprint
+            described["data"] = [
+                (part.fingerprint, hashlib.sha256(part.labels.tobytes()).hexdigest())
+                for part in (task.train, task.val)
+                if part is not None
+            ]
             key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
             self.file = Path(settings.backup_dir) / f"training-{key}.npz"
 
@@ -536,6 +567,12 @@ def _check(model, task):
         raise ValueError(
             f"{model.name!r} gives {outputs} logits, but {task.name!r} has {task.num_classes} classes: "
             f"build it with models.classifier(backbone, {task.num_classes})"
+        )
+    targets = task.train.labels.reshape(len(task.train), -1).shape[1]
+    if task.kind == "regression" and outputs != targets:
+        raise ValueError(
+            f"{model.name!r} gives {outputs} numbers, but {task.name!r} has {targets} targets an image: "
+            f"build it with models.regressor(backbone, {targets})"
         )
 
 
