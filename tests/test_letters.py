@@ -65,7 +65,9 @@ def test_the_chosen_fonts_are_those_that_hold_the_52_letters_by_the_names_of_the
 
 
 def test_no_font_is_in_both_splits_not_even_under_another_name():
-    contents = {split: {hashlib.sha256(path.read_bytes()).digest() for path in letters.fonts(split)} for split in SPLITS}
+    contents = {
+        split: {hashlib.sha256(path.read_bytes()).digest() for path in letters.fonts(split)} for split in SPLITS
+    }
     assert not contents["train"] & contents["validation"]
     assert len(contents["train"]) >= 15
     assert len(contents["validation"]) == 5

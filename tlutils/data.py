@@ -60,7 +60,10 @@ class Examples:
         channels: 1 or 3.
         paths: One ``Path`` an image, or ``None`` for arrays.
         groups: One group id an image (writer, patient, speaker …), or ``None``.
+        split: The side of the task they are: ``"train"``, ``"val"``, ``"test"``; ``None`` outside a task.
     """
+
+    split = None
 
     def __init__(self, labels, *, image_size, channels, pixels=None, paths=None, digests=None, groups=None):
         self.labels = _read_only(labels)
@@ -139,7 +142,7 @@ class Examples:
         """The examples at these positions (integers, or a boolean mask), in that order, as a new ``Examples``."""
         indices = np.atleast_1d(indices)
         indices = np.arange(len(self))[indices if indices.size else indices.astype(int)]
-        return Examples(
+        part = Examples(
             self.labels[indices],
             image_size=self.image_size,
             channels=self.channels,
@@ -148,6 +151,8 @@ class Examples:
             digests=None if self._digests is None else [self._digests[i] for i in indices],
             groups=None if self.groups is None else self.groups[indices],
         )
+        part.split = self.split
+        return part
 
     @cached_property
     def fingerprint(self):
@@ -196,6 +201,11 @@ class ImageTask:
     image_size: tuple[int, int] = (32, 32)
     channels: int = 1
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for split in ("train", "val", "test"):
+            if (part := getattr(self, split)) is not None:
+                part.split = split
 
     @property
     def num_classes(self):

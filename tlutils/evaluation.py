@@ -12,7 +12,7 @@ class Report:
     """What :func:`evaluate` measured.
 
     Attributes:
-        measured_on: Number of examples, and of what kind.
+        measured_on: Number of examples, and which split they are; of validation images it says that they are no test.
         class_names: Names of the classes, or ``None`` for regression.
         labels: The true labels, shape (N,).
         predictions: Predicted labels, shape (N,); for regression the predicted numbers.
@@ -103,13 +103,21 @@ def evaluate(model, examples, *, class_names=None, batch_size=64):
     if len(examples) == 0:
         raise ValueError("there are no examples to evaluate on")
     outputs = np.asarray(model.predict(examples.batches(batch_size), verbose=0), "float64")
-    return report(outputs, examples.labels, class_names=class_names)
+    return report(outputs, examples.labels, class_names=class_names, split=examples.split)
 
 
-def report(outputs, labels, *, class_names=None):
+_SPLITS = {
+    None: "images",
+    "train": "training images (no measure of what is new to the model)",
+    "val": "validation images (not a test: choices may have been made on them)",
+    "test": "test images",
+}
+
+
+def report(outputs, labels, *, class_names=None, split=None):
     """The :class:`Report` of given logits (N, classes) with integer labels, or of numbers with float targets."""
     labels = np.asarray(labels)
-    measured_on = f"{len(labels):,} images"
+    measured_on = f"{len(labels):,} {_SPLITS[split]}"
     if not np.issubdtype(labels.dtype, np.integer):
         predictions = outputs.reshape(labels.shape)
         mae = float(np.abs(predictions - labels).mean())

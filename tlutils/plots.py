@@ -175,36 +175,59 @@ def confusion(report, normalise=True):
     return fig
 
 
-def scatter(points, labels, class_names, title=None, limits=None):
-    """Points in two dimensions, coloured and marked by class.
+def neighbours(points, labels, class_names, labelled, wrong, title, limits=None):
+    """A map of images in which the nearest labelled image has named all others.
 
     Args:
-        points: Shape (N, 2).
-        labels: Integer classes, shape (N,).
-        class_names: Names of the classes.
-        title: Title, or ``None``.
-        limits: ``((left, right), (bottom, top))`` to keep frames of a moving figure comparable.
+        points: Positions on the map, shape (N, 2).
+        labels: Integer classes, shape (N,); each point is written as the name of its class.
+        class_names: Names of the classes; a name longer than one character is written as its number.
+        labelled: Boolean mask, shape (N,): the images whose labels are known, drawn in a box.
+        wrong: Boolean mask, shape (N,): the images that got a wrong name, drawn in another colour and larger.
+        title: Title.
+        limits: ``((left, right), (bottom, top))`` to keep the frames of a moving figure comparable.
 
     Returns:
         matplotlib.figure.Figure
     """
-    import matplotlib
+    fig, axis = figure(size=(5.6, 5.2))
+    short = all(len(name) == 1 for name in class_names)
+    for mask, colour, size, weight in (
+        (~labelled & ~wrong, COLOURS["blue"], 9, "normal"),
+        (~labelled & wrong, COLOURS["vermilion"], 13, "bold"),
+        (labelled, COLOURS["black"], 13, "bold"),
+    ):
+        box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": COLOURS["black"]} if mask is labelled else None
+        for (x, y), label in zip(points[mask], labels[mask]):
+            text = class_names[label] if short else str(label)
+            axis.text(x, y, text, color=colour, size=size, weight=weight, ha="center", va="center", bbox=box)
+    margin = 0.06 * np.ptp(points, axis=0)
+    low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
+    axis.set(xlim=limits[0] if limits else (low[0], high[0]), ylim=limits[1] if limits else (low[1], high[1]))
+    axis.set(xticks=[], yticks=[], title=title)
+    axis.spines[:].set_visible(True)
+    return fig
 
-    fig, axis = figure(size=(5.6, 4.4))
-    colours = matplotlib.colormaps["tab10" if len(class_names) <= 10 else "turbo"]
-    for i, name in enumerate(class_names):
-        chosen = labels == i
-        colour = colours(i) if len(class_names) <= 10 else colours(i / (len(class_names) - 1))
-        axis.scatter(*points[chosen].T, s=60, color=colour, marker=f"${name}$" if len(name) == 1 else "o", label=name)
-    if any(len(name) > 1 for name in class_names):
-        axis.legend(fontsize=8)
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.grid(False)
-    if title:
-        axis.set_title(title)
-    if limits:
-        axis.set(xlim=limits[0], ylim=limits[1])
+
+def penalties(strengths, series, ylabels):
+    """What a measured score does as the penalty of a head changes, one panel a score.
+
+    Args:
+        strengths: scikit-learn's C, the inverse of the penalty, from strong to weak.
+        series: Dict of label budget → list of scores, one array a panel, each as long as ``strengths``.
+        ylabels: One label a panel.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    fig, axes = figure(1, len(ylabels), (4.2 * len(ylabels), 3.4), squeeze=False)
+    looks = zip(("vermilion", "orange", "green", "blue"), "^sDo")
+    for (name, scores), (colour, marker) in zip(series.items(), looks):
+        for axis, values in zip(axes[0], scores):
+            axis.plot(strengths, values, color=COLOURS[colour], marker=marker, label=name)
+    for axis, ylabel in zip(axes[0], ylabels):
+        axis.set(xscale="log", xlabel="C (strong penalty ← → weak)", ylabel=ylabel)
+    axes[0][-1].legend(title="labels per class")
     return fig
 
 

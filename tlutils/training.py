@@ -472,7 +472,7 @@ def _adam(schedule, tail, factors, l2_sp):
             super().build(variables)
             # Among the optimizer's own variables, so that a backup holds the starting weights as well.
             self.starts = [
-                self.add_variable_from_reference(variable, "start") if l2_sp and id(variable) not in head else None
+                self.add_variable_from_reference(variable, name="start") if l2_sp and id(variable) not in head else None
                 for variable in variables
             ]
 

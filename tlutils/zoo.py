@@ -10,6 +10,8 @@ import json
 import os
 import sys
 import time
+import zipfile
+import zlib
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from tlutils import letters
+from tlutils.runtime import require_tensorflow, setup
 
 INPUT_SHAPE = (letters.SIZE, letters.SIZE, 1)
 WEIGHTS = Path(__file__).parent / "weights"
@@ -33,8 +36,9 @@ def build(name, input_shape=INPUT_SHAPE):
         input_shape: (height, width, 1).
 
     Returns:
-        keras.Model: images in [0, 1], shape (N, height, width, 1), to a feature map. Layers are named after their block.
+        keras.Model: images in [0, 1], shape (N, height, width, 1), to a feature map. Layers carry their block's name.
     """
+    require_tensorflow()
     import keras
 
     inputs = keras.Input(input_shape, name="image")
@@ -105,7 +109,7 @@ def _inception(x):
 
 
 def _mobilenet(x):
-    """Sandler et al. (2018): inverted residuals: expand 1×1, filter each channel 3×3, project 1×1 without activation."""
+    """Sandler et al. (2018): inverted residuals: expand 1×1, filter each channel 3×3, project 1×1 linearly."""
     from keras import layers
 
     x = _conv(x, 16, "stem", strides=2)
@@ -148,9 +152,10 @@ def pretrain(name, images=60_000, epochs=6, learning_rate=3e-3, batch_size=256, 
         verbose: Show Keras' progress bar.
 
     Returns:
-        ``(network, record)``: the pretrained network without its classifier, and a dict of everything that is stored
+        ``(model, record)``: the letter classifier, as :func:`load` gives it, and a dict of everything that is stored
         beside its weights.
     """
+    require_tensorflow()
     import keras
 
     started = time.perf_counter()
@@ -164,13 +169,22 @@ def pretrain(name, images=60_000, epochs=6, learning_rate=3e-3, batch_size=256, 
         metrics=["accuracy"],
         jit_compile=False,
     )
-    state = Path(work) / f"{name}.keras" if work else None
+    settings = {
+        "images": images,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
     done, spent = 0, 0.0
-    if state and state.exists():
-        progress = json.loads(state.with_suffix(".json").read_text())
-        if progress["settings"] == [images, epochs, learning_rate, batch_size, seed]:
-            done, spent = progress["epochs"], progress["seconds"]
-            model = keras.models.load_model(state)
+    if work:
+        state, log = Path(work) / f"{name}.keras", Path(work) / f"{name}.json"
+        progress = json.loads(log.read_text()) if state.exists() and log.exists() else {}
+        if progress.get("settings") == settings:
+            model, spent = keras.models.load_model(state), progress["seconds"]
+            done = int(model.optimizer.iterations) // steps
+        else:
+            state.unlink(missing_ok=True)
     for epoch in range(done, epochs):
         order = np.random.default_rng([seed, epoch]).permutation(images)
         model.fit(
@@ -182,28 +196,16 @@ def pretrain(name, images=60_000, epochs=6, learning_rate=3e-3, batch_size=256, 
             epochs=epoch + 1,
             verbose="auto" if verbose else 0,
         )
-        if state:
-            state.parent.mkdir(parents=True, exist_ok=True)
-            model.save(state)
-            progress = {
-                "settings": [images, epochs, learning_rate, batch_size, seed],
-                "epochs": epoch + 1,
-                "seconds": spent + time.perf_counter() - started,
-            }
-            state.with_suffix(".json").write_text(json.dumps(progress))
+        if work:
+            _write_json(log, {"settings": settings, "seconds": spent + time.perf_counter() - started})
+            _write(state, model.save)
 
     accuracy, pairs = validate(model)
     record = {
         "name": name,
         "source_task": f"{len(letters.CLASS_NAMES)} classes of printed letters, {len(letters.fonts())} fonts",
         "command": "make zoo",
-        "settings": {
-            "images": images,
-            "epochs": epochs,
-            "learning_rate": learning_rate,
-            "batch_size": batch_size,
-            "seed": seed,
-        },
+        "settings": settings,
         "parameters": model.get_layer(name).count_params(),
         "held_out_fonts": [path.stem for path in letters.fonts("validation")],
         "accuracy": round(accuracy, 4),
@@ -238,13 +240,21 @@ def validate(model, n=5_000, seed=1):
 
 def save(model, record, folder=WEIGHTS):
     """Write a pretrained letter classifier as float16 to ``folder/NAME.npz``, with its record as JSON beside it."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     arrays = {weight.path: np.asarray(weight, np.float16) for weight in model.weights}
-    temporary = folder / f".{record['name']}.npz"
-    np.savez_compressed(temporary, **arrays)
-    os.replace(temporary, folder / f"{record['name']}.npz")
-    (folder / f"{record['name']}.json").write_text(json.dumps(record, indent=1) + "\n")
+    _write(Path(folder, f"{record['name']}.npz"), lambda path: np.savez_compressed(path, **arrays))
+    _write_json(Path(folder, f"{record['name']}.json"), record)
+
+
+def _write(path, write):
+    """Write a file under another name first, so that an interruption never leaves half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    write(temporary)
+    os.replace(temporary, path)
+
+
+def _write_json(path, content):
+    _write(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
 
 
 def load(name, path=None):
@@ -260,18 +270,21 @@ def load(name, path=None):
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file holds the weights of another network.
+        ValueError: The file holds something else, or the weights of another network.
     """
     path = Path(path or WEIGHTS / f"{name}.npz")
     if not path.exists():
         raise FileNotFoundError(f"no weights at {path}; `make zoo` rebuilds the pocket zoo")
     model = _with_classifier(build(name))
-    with np.load(path, allow_pickle=False) as arrays:
-        shapes = {weight.path: tuple(weight.shape) for weight in model.weights}
-        if shapes != {key: arrays[key].shape for key in arrays.files}:
-            raise ValueError(f"{path} does not hold the weights of {name}; `make zoo` rebuilds the pocket zoo")
-        for weight in model.weights:
-            weight.assign(arrays[weight.path].astype(np.float32))
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):  # not .npz, or damaged
+        arrays = {}
+    if {key: array.shape for key, array in arrays.items()} != {w.path: tuple(w.shape) for w in model.weights}:
+        raise ValueError(f"{path} does not hold the weights of {name}; `make zoo` rebuilds the pocket zoo")
+    for weight in model.weights:
+        weight.assign(arrays[weight.path].astype(np.float32))
     return model
 
 
@@ -287,7 +300,9 @@ def _with_classifier(network):
 
     inputs = keras.Input(network.input_shape[1:], name="image")
     x = layers.GlobalAveragePooling2D(name="pool")(network(inputs))
-    return keras.Model(inputs, layers.Dense(len(letters.CLASS_NAMES), name="letters")(x), name=f"{network.name}_letters")
+    return keras.Model(
+        inputs, layers.Dense(len(letters.CLASS_NAMES), name="letters")(x), name=f"{network.name}_letters"
+    )
 
 
 def main(argv=None):
@@ -298,13 +313,13 @@ def main(argv=None):
     parser.add_argument("--epochs", type=int, default=6, help="passes over them (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder for the weights (default: the package's)")
-    parser.add_argument("--work", type=Path, default=Path("_build/zoo"), help="folder for resuming (default: %(default)s)")
+    parser.add_argument(
+        "--work", type=Path, default=Path("_build/zoo"), help="folder for resuming (default: %(default)s)"
+    )
     options = parser.parse_args(argv)
     unknown = set(options.names) - set(FAMILIES)
     if unknown:
         parser.error(f"unknown network {', '.join(sorted(unknown))}; choose from {', '.join(FAMILIES)}")
-
-    from tlutils.runtime import setup
 
     setup(gpu="auto", seed=options.seed)
     for name in options.names or FAMILIES:

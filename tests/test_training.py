@@ -1,0 +1,965 @@
+"""Training against independent truths: scikit-learn, closed forms, plain loops, and runs of a model of their own."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tlutils import backbones, data, features, models, runtime, training
+
+FAMILIES = ("pocket_vgg", "pocket_resnet", "pocket_inception", "pocket_mobilenet")
+SIZE = 16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def set_up():
+    runtime.setup(gpu="off")
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setenv("TLUTILS_PROGRESS", "0")
+
+
+# --- material ---------------------------------------------------------------------------------------------------------
+
+
+def digits(train=6, val=0, classes=3, skip=0, **options):
+    """A task of a few digits, 16×16; ``skip`` takes other images of the same classes."""
+    whole = data.load("digits", image_size=SIZE)
+
+    def pick(examples, first, count):
+        rows = np.concatenate([np.flatnonzero(examples.labels == c)[first : first + count] for c in range(classes)])
+        return examples.images()[rows], examples.labels[rows]
+
+    return data.from_arrays(
+        "some digits",
+        pick(whole.train, skip, train),
+        pick(whole.val, 0, val) if val else None,
+        pick(whole.test, 0, 20),
+        **options,
+    )
+
+
+def brightness(outputs=1):
+    """A regression that an image's features can solve nearly: how bright its parts are."""
+    task = digits(10)
+
+    def targets(examples):
+        halves = examples.images().reshape(len(examples), 2, -1).mean(axis=2) / 255
+        return halves[:, 0] if outputs == 1 else halves[:, :outputs]
+
+    pairs = [(part.images(), targets(part)) for part in (task.train, task.test)]
+    return data.from_arrays("brightness", pairs[0], None, pairs[1], kind="regression")
+
+
+def tiny(channels=1):
+    """A backbone of three convolutional blocks with BatchNorm, quickly traced."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(3)
+    x = inputs = keras.Input((SIZE, SIZE, channels))
+    for i, filters in enumerate((4, 6, 8), start=1):
+        x = layers.Conv2D(filters, 3, strides=2, padding="same", name=f"conv{i}")(x)
+        x = layers.BatchNormalization(name=f"bn{i}")(x)
+        x = layers.LeakyReLU(name=f"block{i}")(x)
+    network = keras.Model(inputs, x, name="tiny")
+    return backbones.wrap(network, [layers.Rescaling(1 / 255)], ["block1", "block2", "block3"])
+
+
+def fresh(dropout=0.5, head="linear", classes=3):
+    return models.classifier(tiny(), classes, head=head, dropout=dropout)
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """Models that several tests use one after the other; each call gives one back with its first weights."""
+    made = {}
+
+    def model(**options):
+        key = tuple(options.items())
+        if key not in made:
+            one = fresh(**options)
+            made[key] = one, one.get_weights()
+        one, weights = made[key]
+        one.set_weights(weights)
+        return one
+
+    return model
+
+
+@pytest.fixture
+def model(shared):
+    return shared()
+
+
+def pixels(examples):
+    return examples.images().astype("float32")
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def farthest(one, other):
+    return max(np.abs(a - b).max() for a, b in zip(one, other, strict=True))
+
+
+def statistics(model):
+    """BatchNorm's moving averages, by path."""
+    import keras
+
+    layers = [x for x in models.all_layers(model) if isinstance(x, keras.layers.BatchNormalization)]
+    return {w.path: np.array(w) for layer in layers for w in (layer.moving_mean, layer.moving_variance)}
+
+
+def parts(model):
+    """Weights of the model part by part, from input to output."""
+    chain = models.backbone_layer(model).layers[1:]
+    return {part.name: part.get_weights() for part in chain} | {"head": model.get_layer("output").get_weights()}
+
+
+def softmax(logits):
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """How many images went through each call of ``predict``."""
+    import keras
+
+    counts, predict = [], keras.Model.predict
+
+    def counting(self, *args, **options):
+        result = predict(self, *args, **options)
+        counts.append(len(result))
+        return result
+
+    monkeypatch.setattr(keras.Model, "predict", counting)
+    return counts
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """Every call of ``fit``: the learning rates of its steps, read from the optimizer."""
+    import keras
+
+    calls, fit = [], keras.Model.fit
+
+    class Rates(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            calls[-1].append(float(self.model.optimizer.learning_rate))
+
+    def recording(self, *args, **options):
+        calls.append([])
+        return fit(self, *args, callbacks=[Rates()], **options)
+
+    monkeypatch.setattr(keras.Model, "fit", recording)
+    return calls
+
+
+# --- the linear probe -------------------------------------------------------------------------------------------------
+
+
+def by_scikit_learn(x, task, C):  # noqa: N803 (scikit-learn's name)
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=5000)).fit(x, task.train.labels)
+
+
+def pooled(model, images, pooling=np.mean):
+    return pooling(models.backbone_layer(model).predict(images.astype("float32"), verbose=0), axis=(1, 2))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+def test_the_probe_predicts_what_scikit_learn_predicts(classes, pooling, tmp_path):
+    import keras
+
+    task = digits(8, classes=classes)
+    model = models.classifier(tiny(), classes, head=models.Head(pooling=pooling))
+    fit = training.linear_probe(model, task)
+    operation = {"avg": np.mean, "max": np.max}[pooling]
+    train, test = (pooled(model, part.images(), operation) for part in (task.train, task.test))
+    judge = by_scikit_learn(train, task, C=1 / fit.history["l2"])
+    assert fit.model is model
+    model.save(tmp_path / "model.keras")
+    for one in (model, keras.models.load_model(tmp_path / "model.keras")):
+        logits = one.predict(pixels(task.test), verbose=0)
+        assert logits.shape == (len(task.test), classes)
+        np.testing.assert_allclose(softmax(logits), judge.predict_proba(test), atol=1e-4)
+        assert np.array_equal(logits.argmax(axis=1), judge.predict(test))
+
+
+def test_the_probe_on_the_shipped_weights_predicts_what_scikit_learn_predicts():
+    task = data.load("digits", labels_per_class=5)
+    model = models.classifier(backbones.load("pocket_resnet"), 10)
+    fit = training.linear_probe(model, task)
+    judge = by_scikit_learn(pooled(model, task.train.images()), task, C=1 / fit.history["l2"])
+    found = softmax(model.predict(pixels(task.test), verbose=0))
+    x = pooled(model, task.test.images())
+    np.testing.assert_allclose(found, judge.predict_proba(x), atol=1e-4)
+    assert np.array_equal(found.argmax(axis=1), judge.predict(x))
+    assert np.mean(found.argmax(axis=1) == task.test.labels) > 0.8
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_the_penalty_is_chosen_by_cross_validation_the_stronger_of_equals(seed):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rng = np.random.default_rng(1)
+    y = np.repeat(np.arange(3), 12)
+    x = rng.normal(size=(36, 5)) * 3 + np.eye(5)[y] * 2.5 + 7
+    _, _, history = training.solve_classifier(x, y, seed=seed)
+    grid = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0]
+    folds = StratifiedKFold(3, shuffle=True, random_state=seed)
+    scores = [
+        cross_val_score(make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=5000)), x, y, cv=folds).mean()
+        for C in grid
+    ]
+    assert len(set(np.round(scores, 9))) > 2  # otherwise any choice would do
+    np.testing.assert_allclose(history["scores"], scores)
+    assert history["l2"] == pytest.approx(1 / grid[int(np.argmax(scores))])
+
+
+def test_the_stronger_penalty_wins_where_all_are_level():
+    y = np.repeat([0, 1], 10)
+    _, _, history = training.solve_classifier(y[:, None] * 100.0 + np.arange(20)[:, None] % 3, y)
+    perfect = [c["logisticregression__C"] for c, s in zip(history["candidates"], history["scores"]) if s == 1]
+    assert len(perfect) > 1
+    assert 1 / history["l2"] == pytest.approx(min(perfect))
+
+
+@pytest.mark.parametrize(("labels", "searched"), [(1, False), (2, False), (3, True)])
+def test_below_three_labels_a_class_the_penalty_is_the_fixed_default(model, labels, searched):
+    task = digits(labels)
+    history = training.linear_probe(model, task).history
+    assert ("scores" in history) == searched
+    if not searched:
+        assert history["l2"] == pytest.approx(1 / training.DEFAULT_C)
+        judge = by_scikit_learn(pooled(model, task.train.images()), task, C=training.DEFAULT_C)
+        found = softmax(model.predict(pixels(task.test), verbose=0))
+        np.testing.assert_allclose(found, judge.predict_proba(pooled(model, task.test.images())), atol=1e-4)
+
+
+def test_a_penalty_may_be_given(model):
+    task = digits(4)
+    assert training.linear_probe(model, task, l2=2.5).history == {"l2": 2.5}
+    judge = by_scikit_learn(pooled(model, task.train.images()), task, C=1 / 2.5)
+    found = softmax(model.predict(pixels(task.test), verbose=0))
+    np.testing.assert_allclose(found, judge.predict_proba(pooled(model, task.test.images())), atol=1e-4)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("l2", ["cv", 0.7])
+def test_the_probe_of_a_regression_is_ridge_in_closed_form(outputs, l2):
+    task = brightness(outputs)
+    model = models.regressor(tiny(), outputs)
+    found_l2 = training.linear_probe(model, task, l2=l2).history["l2"]
+    x, test = (pooled(model, part.images()).astype("float64") for part in (task.train, task.test))
+    mean, scale = x.mean(axis=0), x.std(axis=0)
+    x, test = (x - mean) / scale, (test - mean) / scale
+    y = task.train.labels.reshape(len(x), -1).astype("float64")
+
+    def solve(alpha):
+        return np.linalg.solve(x.T @ x + alpha * np.eye(x.shape[1]), x.T @ (y - y.mean(axis=0)))
+
+    def left_out_error(alpha):  # mean squared error of leaving out one, intercept included, from the hat matrix
+        hat = x @ np.linalg.solve(x.T @ x + alpha * np.eye(x.shape[1]), x.T) + 1 / len(x)
+        return np.mean(((y - x @ solve(alpha) - y.mean(axis=0)) / (1 - np.diag(hat))[:, None]) ** 2)
+
+    if l2 == "cv":
+        grid = np.logspace(-3, 5, 17)
+        assert found_l2 == pytest.approx(min(grid, key=left_out_error))
+    else:
+        assert found_l2 == l2
+    predicted = model.predict(pixels(task.test), verbose=0)
+    np.testing.assert_allclose(predicted, test @ solve(found_l2) + y.mean(axis=0), atol=1e-4)
+
+
+class _Closed:
+    """Examples that nobody may look at."""
+
+    def __getattr__(self, name):
+        raise AssertionError(f"looked at {name!r} of a split that is closed")
+
+
+def test_the_probe_runs_the_backbone_once_over_the_training_images_alone(model, passes):
+    task = replace(digits(7), val=_Closed(), test=_Closed())
+    fit = training.linear_probe(model, task)
+    assert passes == [21]
+    assert fit.seconds > 0
+
+
+def test_the_probe_reads_features_back_from_its_folder(model, passes, tmp_path):
+    task = digits(4)
+    training.linear_probe(model, task, cache_dir=tmp_path)
+    solved = model.get_weights()
+    training.linear_probe(model, task, cache_dir=tmp_path)
+    assert passes == [12]
+    assert same(solved, model.get_weights())
+
+
+def test_the_probe_changes_nothing_but_the_head(model):
+    before = parts(model)
+    training.linear_probe(model, digits(4))
+    after = parts(model)
+    assert not same(before.pop("head"), after.pop("head"))
+    assert all(same(before[name], after[name]) for name in before)
+
+
+def test_the_probe_can_be_evaluated_by_keras(model):
+    task = digits(6)
+    training.linear_probe(model, task)
+    loss, accuracy = model.evaluate(pixels(task.test), task.test.labels, verbose=0)
+    logits = model.predict(pixels(task.test), verbose=0)
+    truth = softmax(logits)[np.arange(len(task.test)), task.test.labels]
+    assert loss == pytest.approx(-np.log(truth).mean(), rel=1e-4)
+    assert accuracy == pytest.approx(np.mean(logits.argmax(axis=1) == task.test.labels))
+
+
+def test_a_head_with_hidden_layers_is_no_probe(shared):
+    with pytest.raises(ValueError, match=r"hidden layers.*fine_tune\(model, task, blocks=0\)"):
+        training.linear_probe(shared(head="mlp"), digits())
+
+
+@pytest.mark.parametrize("train", ["linear_probe", "fine_tune", "train_from_scratch"])
+def test_model_and_task_must_agree_on_the_classes(model, train):
+    with pytest.raises(ValueError, match=r"3 logits.*2 classes.*models\.classifier\(backbone, 2\)"):
+        getattr(training, train)(model, digits(classes=2))
+
+
+@pytest.mark.parametrize("train", ["linear_probe", "fine_tune", "train_from_scratch"])
+def test_model_and_task_must_agree_on_the_targets(train):
+    with pytest.raises(ValueError, match=r"3 numbers.*1 targets.*models\.regressor\(backbone, 1\)"):
+        getattr(training, train)(models.regressor(tiny(), 3), brightness())
+
+
+@pytest.mark.parametrize("l2", [-1.0, 0, "auto", None])
+def test_a_penalty_of_no_use_is_refused(model, l2):
+    with pytest.raises(ValueError, match="'cv' or a positive number"):
+        training.linear_probe(model, digits(), l2=l2)
+
+
+# --- fine-tuning: what moves ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_batch_norm_statistic_moves(name):
+    task = digits(4)
+    model = models.classifier(backbones.load(name, weights=None, input_shape=(SIZE, SIZE, 1)), 3)
+    before, weights = statistics(model), model.get_weights()
+    training.fine_tune(model, task, -1, epochs=1, learning_rate=1e-2, start="as_is", warmup=0)
+    after = statistics(model)
+    assert bool(before) == (name != "pocket_vgg")  # the one family without BatchNorm
+    assert all(np.abs(after[path] - before[path]).max() == 0.0 for path in before)
+    assert farthest(weights, model.get_weights()) > 1e-3
+
+
+def test_no_batch_norm_statistic_of_mobilenet_v2_moves():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    task = data.from_arrays("noise", (images, np.arange(6) % 2))
+    model = models.classifier(backbones.load("mobilenet_v2", weights=None, input_shape=(32, 32, 3)), 2)
+    before, weights = statistics(model), model.get_weights()
+    training.fine_tune(model, task, 2, epochs=2, learning_rate=1e-2, start="as_is", warmup=0)
+    after = statistics(model)
+    assert len(before) == 2 * 52
+    assert all(np.abs(after[path] - before[path]).max() == 0.0 for path in before)
+    assert farthest(weights, model.get_weights()) > 1e-3
+
+
+def test_batch_norm_statistics_do_move_where_the_layers_are_not_frozen():
+    """What the two tests above look for can be seen."""
+    import keras
+
+    task, model = digits(4), fresh()
+    models.unfreeze(model, -1)
+    for layer in models.all_layers(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = True
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = statistics(model)
+    model.fit(pixels(task.train), task.train.labels, verbose=0)
+    assert all(np.abs(value - before[path]).max() > 0 for path, value in statistics(model).items())
+
+
+@pytest.mark.parametrize(
+    ("blocks", "trained"),
+    [(0, []), (1, ["block3"]), ("block2", ["block2", "block3"]), (-1, ["block1", "block2", "block3"])],
+)
+@pytest.mark.parametrize("cache", [True, False])
+def test_only_the_asked_blocks_and_the_head_change(model, blocks, trained, cache):
+    before = parts(model)
+    training.fine_tune(model, digits(), blocks, epochs=1, learning_rate=1e-2, start="as_is", warmup=0, cache=cache)
+    changed = [name for name, weights in parts(model).items() if not same(weights, before[name])]
+    assert changed == [*trained, "head"]
+
+
+def test_only_the_asked_blocks_of_a_pocket_network_change():
+    model = models.classifier(backbones.load("pocket_resnet", weights=None, input_shape=(SIZE, SIZE, 1)), 3)
+    before = parts(model)
+    training.fine_tune(model, digits(), "block4", epochs=1, learning_rate=1e-2, start="as_is", warmup=0)
+    changed = [name for name, weights in parts(model).items() if not same(weights, before[name])]
+    assert changed == ["block4", "block5", "head"]
+
+
+@pytest.mark.parametrize("blocks", [4, -2, "block9", 1.5, True])
+def test_blocks_that_do_not_exist_are_refused_before_any_work(model, blocks, passes, fits):
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="block1, block2, block3"):
+        training.fine_tune(model, digits(), blocks)
+    assert passes == fits == []
+    assert same(before, model.get_weights())
+
+
+def test_an_unknown_start_is_refused(model, passes):
+    with pytest.raises(ValueError, match=r"'probe' or 'as_is', not 'cold'"):
+        training.fine_tune(model, digits(), start="cold")
+    assert passes == []
+
+
+# --- fine-tuning: the start -------------------------------------------------------------------------------------------
+
+
+def test_tuning_starts_from_the_solved_head(shared):
+    task = digits(5)
+    model = shared(dropout=0.0)
+    training.linear_probe(model, task)
+    solved = model.get_weights()
+    model = shared(dropout=0.0)
+    assert not same(solved, model.get_weights())
+    fit = training.fine_tune(model, task, epochs=1, learning_rate=0.0)
+    assert same(solved, model.get_weights())
+    logits = model.predict(pixels(task.train), verbose=0)
+    truth = softmax(logits)[np.arange(len(task.train)), task.train.labels]
+    assert fit.history["loss"] == [pytest.approx(-np.log(truth).mean(), rel=1e-4)]
+
+
+def test_as_is_keeps_the_head(model):
+    before = model.get_weights()
+    training.fine_tune(model, digits(), epochs=1, learning_rate=0.0, start="as_is")
+    assert same(before, model.get_weights())
+
+
+def test_a_head_with_hidden_layers_is_trained_on_frozen_features_first(shared):
+    task, model = digits(), shared(head="mlp", dropout=0.0)
+    before = parts(model)
+    fit = training.fine_tune(model, task, epochs=20, learning_rate=0.0)
+    after = parts(model)
+    assert not same(before.pop("head"), after.pop("head"))
+    assert all(same(before[name], after[name]) for name in before)
+    assert fit.history["loss"][0] < 0.5 < np.log(3)
+
+
+# --- fine-tuning: the boundary ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pocket_resnet",
+        "pocket_mobilenet",
+        pytest.param("pocket_vgg", marks=pytest.mark.slow),
+        pytest.param("pocket_inception", marks=pytest.mark.slow),
+    ],
+)
+def test_cached_activations_end_where_the_whole_network_ends(name):
+    task = digits(8, val=3)
+    model = models.classifier(backbones.load(name, weights=None, input_shape=(SIZE, SIZE, 1)), 3, dropout=0)
+    start, ends, losses = model.get_weights(), [], []
+    for cache in (True, False):
+        model.set_weights(start)
+        options = {"batch_size": 8, "shuffle": False, "start": "as_is", "cache": cache}
+        losses.append(training.fine_tune(model, task, 2, epochs=1, **options).history)
+        ends.append(model.get_weights())
+    assert farthest(ends[0], ends[1]) < 1e-5 < 1e-4 < farthest(ends[0], start)
+    assert losses[0] == {key: pytest.approx(value, abs=1e-4) for key, value in losses[1].items()}
+
+
+def test_the_frozen_part_runs_once_whatever_the_epochs(model, passes):
+    training.fine_tune(model, digits(6, val=2), 1, epochs=5, start="as_is", patience=9)
+    assert passes == [18, 6]
+
+
+def test_without_a_cache_the_frozen_part_is_not_run_beforehand(model, passes):
+    training.fine_tune(model, digits(), 1, epochs=1, start="as_is", cache=False)
+    assert passes == []
+
+
+# --- fine-tuning: rates and penalties ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("warmup", "rising"), [(0.0, 0), (0.1, 2), (0.5, 9)])
+def test_the_rate_rises_linearly_and_falls_along_a_cosine(model, fits, warmup, rising):
+    training.fine_tune(
+        model, digits(6), 1, epochs=6, learning_rate=0.02, warmup=warmup, batch_size=7, start="as_is"
+    )
+    steps = 3 * 6  # 18 images in batches of 7
+    expected = [
+        0.02 * step / rising if step < rising else 0.01 * (1 + np.cos(np.pi * (step - rising) / (steps - rising)))
+        for step in range(steps)
+    ]
+    assert [len(epoch) for epoch in fits] == [3] * 6
+    np.testing.assert_allclose(np.concatenate(fits), expected, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_each_block_down_takes_a_smaller_step(model, cache):
+    """The first step of Adam is as long as its rate, whatever the gradient."""
+    before = parts(model)
+    options = {"epochs": 1, "warmup": 0.0, "start": "as_is", "cache": cache, "block_decay": 0.25}
+    training.fine_tune(model, digits(), -1, learning_rate=1e-2, **options)
+    step = {name: farthest(weights, before[name]) for name, weights in parts(model).items()}
+    expected = {"head": 1e-2, "block3": 1e-2, "block2": 2.5e-3, "block1": 6.25e-4}
+    assert {name: step[name] for name in expected} == pytest.approx(expected, rel=1e-2)
+
+
+def test_without_decay_each_block_takes_the_same_step(model):
+    before = parts(model)
+    training.fine_tune(model, digits(), -1, epochs=1, learning_rate=1e-2, warmup=0.0, start="as_is")
+    step = {name: farthest(weights, before[name]) for name, weights in parts(model).items() if before[name]}
+    assert step == pytest.approx(dict.fromkeys(("block1", "block2", "block3", "head"), 1e-2), rel=1e-2)
+
+
+def by_hand(model, task, blocks, epochs, rate, l2_sp):
+    """The same training in a plain loop, with the penalty in the loss, where autodiff finds its gradient."""
+    import keras
+    import tensorflow as tf
+
+    models.unfreeze(model, blocks)
+    tuned = models.backbone_layer(model).trainable_weights
+    start = [np.array(weight) for weight in tuned]
+    variables = model.trainable_weights
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs))
+    entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for _ in range(epochs):  # all images in one batch
+        with tf.GradientTape() as tape:
+            loss = entropy(task.train.labels, model(pixels(task.train), training=True))
+            loss += l2_sp / 2 * sum(tf.reduce_sum((w.value - w0) ** 2) for w, w0 in zip(tuned, start))
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        optimizer.apply_gradients(zip(gradients, variables))
+    return model.get_weights()
+
+
+@pytest.mark.parametrize("l2_sp", [0.0, 3.0])
+def test_training_is_gradient_descent_with_a_pull_to_the_starting_weights(shared, l2_sp):
+    task, model = digits(), shared(dropout=0.0)
+    expected = by_hand(model, task, 2, 8, 3e-3, l2_sp)
+    other = by_hand(shared(dropout=0.0), task, 2, 8, 3e-3, 3.0 - l2_sp)
+    model = shared(dropout=0.0)
+    options = {"warmup": 0.0, "shuffle": False, "start": "as_is", "l2_sp": l2_sp}
+    training.fine_tune(model, task, 2, epochs=8, learning_rate=3e-3, **options)
+    assert farthest(model.get_weights(), expected) < 1e-5
+    assert farthest(other, expected) > 1e-3
+
+
+def test_a_strong_pull_holds_the_blocks_but_not_the_head(model):
+    start = parts(model)
+
+    def moved(l2_sp):
+        model.set_weights([w for weights in start.values() for w in weights])
+        training.fine_tune(model, digits(), 1, epochs=30, learning_rate=1e-2, start="as_is", l2_sp=l2_sp)
+        after = parts(model)
+        return {name: farthest(after[name], start[name]) for name in ("block3", "head")}
+
+    free, pulled = moved(0.0), moved(100.0)
+    assert pulled["block3"] < 0.1 * free["block3"]
+    assert pulled["head"] > 0.5 * free["head"]
+
+
+# --- early stopping ---------------------------------------------------------------------------------------------------
+
+
+def test_the_epoch_with_the_lowest_validation_loss_is_kept(shared):
+    task, model = digits(4, val=8), shared(dropout=0.0)
+    fit = training.fine_tune(model, task, 2, epochs=40, learning_rate=0.05, patience=4, start="as_is", warmup=0)
+    losses = fit.history["val_loss"]
+    assert 0 < fit.best_epoch < len(losses) < 40
+    assert fit.best_epoch == np.argmin(losses) + 1
+    assert len(losses) == fit.best_epoch + 4
+    logits = model.predict(pixels(task.val), verbose=0)
+    truth = softmax(logits)[np.arange(len(task.val)), task.val.labels]
+    assert -np.log(truth).mean() == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_where_tuning_only_hurts_the_probe_is_kept(shared):
+    task, model = digits(5, val=8), shared(dropout=0.0)
+    training.linear_probe(model, task)
+    solved = model.get_weights()
+    fit = training.fine_tune(shared(dropout=0.0), task, 2, epochs=20, learning_rate=10.0, patience=3, warmup=0)
+    assert fit.best_epoch == 0
+    assert len(fit.history["loss"]) == 3
+    assert same(solved, model.get_weights())
+
+
+def test_without_validation_data_all_epochs_run(model):
+    fit = training.fine_tune(model, digits(), 1, epochs=6, patience=1, start="as_is")
+    assert fit.best_epoch == 6
+    assert {key: len(values) for key, values in fit.history.items()} == {"loss": 6, "accuracy": 6}
+    assert fit.model is model
+    assert fit.seconds > 0
+    assert "history" not in repr(fit)
+
+
+# --- backup and resumption --------------------------------------------------------------------------------------------
+
+
+def interrupt_after(monkeypatch, epochs):
+    import keras
+
+    fit, calls = keras.Model.fit, []
+
+    def failing(self, *args, **options):
+        calls.append(1)
+        if len(calls) > epochs:
+            raise KeyboardInterrupt
+        return fit(self, *args, **options)
+
+    monkeypatch.setattr(keras.Model, "fit", failing)
+
+
+def noise():
+    import keras
+
+    return keras.layers.GaussianNoise(20.0)
+
+
+RESUMED = {
+    "plain": {"blocks": 2, "start": "as_is"},
+    "probe, pull and decay": {"blocks": 2, "l2_sp": 0.5, "block_decay": 0.5},
+    "whole network, augmented": {"blocks": 1, "start": "as_is", "augment": True},
+    "validation": {"blocks": 2, "start": "as_is", "val": 4, "patience": 2},
+}
+
+
+@pytest.mark.parametrize("settings", RESUMED.values(), ids=RESUMED)
+@pytest.mark.parametrize("memory", ["the same model", "a new process"])
+def test_an_interrupted_run_ends_where_the_whole_run_ends(monkeypatch, tmp_path, settings, memory):
+    settings = dict(settings)
+    task = digits(6, val=settings.pop("val", 0))
+    if settings.pop("augment", False):
+        settings["augment"] = noise()
+    settings |= {"epochs": 5, "learning_rate": 0.05, "batch_size": 5, "seed": 4}
+    first = fresh(dropout=0.5)
+    start = first.get_weights()
+    whole = training.fine_tune(first, task, **settings)
+    expected = first.get_weights()
+
+    first.set_weights(start)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 2)
+        training.fine_tune(first, task, backup_dir=tmp_path, **settings)
+    assert not same(first.get_weights(), expected)
+    second = first
+    if memory == "a new process":
+        second = fresh(dropout=0.5)
+        second.set_weights(start)
+        if "augment" in settings:
+            settings["augment"] = noise()
+    resumed = training.fine_tune(second, task, backup_dir=tmp_path, **settings)
+    assert same(second.get_weights(), expected)
+    assert resumed.history == whole.history
+    assert resumed.best_epoch == whole.best_epoch
+    assert list(tmp_path.iterdir()) == []  # a run that is through does not hinder the next one
+
+
+def test_a_resumed_run_does_not_repeat_epochs(monkeypatch, tmp_path, model, fits):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 2)
+        training.fine_tune(model, digits(), 1, epochs=5, start="as_is", backup_dir=tmp_path)
+    fits.clear()
+    training.fine_tune(model, digits(), 1, epochs=5, start="as_is", backup_dir=tmp_path)
+    assert len(fits) == 3
+
+
+def test_training_from_scratch_resumes_as_well(monkeypatch, tmp_path, model):
+    start = model.get_weights()
+    training.train_from_scratch(model, digits(), epochs=4)
+    expected = model.get_weights()
+    model.set_weights(start)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 2)
+        training.train_from_scratch(model, digits(), epochs=4, backup_dir=tmp_path)
+    training.train_from_scratch(model, digits(), epochs=4, backup_dir=tmp_path)
+    assert same(model.get_weights(), expected)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"learning_rate": 0.01},
+        {"seed": 1},
+        {"epochs": 4},
+        {"l2_sp": 0.1},
+        {"block_decay": 0.5},
+        {"blocks": 2},
+        {"start": "probe"},
+        {"task": "images"},
+        {"task": "labels"},
+    ],
+    ids=str,
+)
+def test_another_run_does_not_go_on_from_the_backup(monkeypatch, tmp_path, model, fits, other):
+    task = digits()
+    settings = {"blocks": 1, "epochs": 3, "start": "as_is", "backup_dir": tmp_path}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 2)
+        training.fine_tune(model, task, **settings)
+    fits.clear()
+    settings |= other
+    changed = settings.pop("task", None)
+    if changed == "images":
+        task = digits(skip=6)
+    elif changed == "labels":
+        task = data.from_arrays("some digits", (task.train.images(), 2 - task.train.labels))
+    training.fine_tune(model, task, **settings)
+    assert len(fits) == settings["epochs"]
+
+
+# --- augmentation -----------------------------------------------------------------------------------------------------
+
+
+def watching(log):
+    """An augmentation that paints training images white and writes down each batch that it sees."""
+    import keras
+    import tensorflow as tf
+
+    class White(keras.layers.Layer):
+        def call(self, images, training=None):
+            if not training:
+                return images
+            tf.py_function(lambda batch: log.append(batch.numpy()), [images], [])
+            return images * 0 + 255.0
+
+    return White()
+
+
+def test_augmentation_touches_training_images_alone_and_every_epoch_anew(model, passes):
+    seen, task = [], digits(6, val=3)
+    fit = training.fine_tune(
+        model, task, 1, epochs=3, learning_rate=0.0, augment=watching(seen), start="as_is", batch_size=6
+    )
+    white = model.predict(np.full((1, SIZE, SIZE, 1), 255, "float32"), verbose=0)
+    clean = model.predict(pixels(task.val), verbose=0)
+    passes.clear()
+    assert [len(batch) for batch in seen] == [6] * 9
+    for epoch in range(3):  # raw pixels, each image once an epoch, in another order each time
+        batches = np.concatenate(seen[3 * epoch : 3 * epoch + 3]).astype("uint8")
+        assert sorted(map(bytes, batches)) == sorted(map(bytes, task.train.images()))
+    assert not np.array_equal(seen[0], seen[3])
+    clean_loss = -np.log(softmax(clean)[np.arange(len(task.val)), task.val.labels]).mean()
+    assert fit.history["val_loss"] == [pytest.approx(clean_loss, rel=1e-4)] * 3
+    assert np.argmax(white) in range(3)
+    model.set_weights(model.get_weights())
+
+
+def test_random_augmentation_differs_between_epochs_and_repeats_between_calls(model):
+    start, task = model.get_weights(), digits()
+    options = {"blocks": 1, "epochs": 3, "start": "as_is", "augment": noise(), "learning_rate": 0.01}
+    ends = []
+    for _ in range(2):
+        model.set_weights(start)
+        training.fine_tune(model, task, **options)
+        ends.append(model.get_weights())
+    model.set_weights(start)
+    training.fine_tune(model, task, **options | {"augment": None, "cache": False})
+    assert same(*ends)
+    assert not same(ends[0], model.get_weights())
+
+
+# --- one call after another -------------------------------------------------------------------------------------------
+
+BASE = {"blocks": 2, "epochs": 2, "learning_rate": 0.02, "start": "as_is", "batch_size": 7}
+
+BETWEEN = {
+    "the same": lambda model: training.fine_tune(model, digits(), **BASE),
+    "other images": lambda model: training.fine_tune(model, digits(skip=6), **BASE),
+    "more images": lambda model: training.fine_tune(model, digits(9), **BASE),
+    "validation": lambda model: training.fine_tune(model, digits(val=2), **BASE),
+    "rate": lambda model: training.fine_tune(model, digits(), **BASE | {"learning_rate": 0.1}),
+    "warm-up": lambda model: training.fine_tune(model, digits(), **BASE | {"warmup": 0.5}),
+    "seed": lambda model: training.fine_tune(model, digits(), **BASE | {"seed": 1}),
+    "fewer blocks": lambda model: training.fine_tune(model, digits(), **BASE | {"blocks": 1}),
+    "all blocks": lambda model: training.fine_tune(model, digits(), **BASE | {"blocks": -1}),
+    "pull": lambda model: training.fine_tune(model, digits(), **BASE | {"l2_sp": 10.0}),
+    "decay": lambda model: training.fine_tune(model, digits(), **BASE | {"block_decay": 0.1}),
+    "no cache": lambda model: training.fine_tune(model, digits(), **BASE | {"cache": False}),
+    "augmentation": lambda model: training.fine_tune(model, digits(), **BASE | {"augment": noise()}),
+    "solved head": lambda model: training.fine_tune(model, digits(), **BASE | {"start": "probe"}),
+    "probe": lambda model: training.linear_probe(model, digits()),
+    "from scratch": lambda model: training.train_from_scratch(model, digits(), epochs=2),
+    "frozen": lambda model: models.freeze(model),
+    "compiled otherwise": lambda model: model.compile("sgd", "mse"),
+}
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Where ``BASE`` ends on a model that nothing else was done with."""
+    model = fresh()
+    training.fine_tune(model, digits(), **BASE)
+    return model.get_weights()
+
+
+@pytest.mark.parametrize("between", BETWEEN.values(), ids=BETWEEN)
+def test_what_ran_before_on_the_same_model_leaves_no_trace(shared, alone, between):
+    model = shared()
+    training.fine_tune(model, digits(), **BASE)
+    assert same(alone, model.get_weights())
+
+    model = shared()
+    between(model)
+    changed = model.get_weights()
+    model = shared()
+    training.fine_tune(model, digits(), **BASE)
+    assert same(alone, model.get_weights())
+
+    own = fresh()
+    between(own)
+    assert same(own.get_weights(), changed)
+
+
+def test_every_interlude_is_a_run_of_its_own(shared, alone):
+    """Otherwise the test above could not fail."""
+    for name in ("other images", "rate", "pull", "decay", "seed", "augmentation"):
+        model = shared()
+        BETWEEN[name](model)
+        assert not same(alone, model.get_weights())
+
+
+def test_another_limit_of_the_momentum_is_not_lost_on_a_second_call():
+    ends = []
+    for before in ([0.95], []):
+        model = fresh()
+        start = model.get_weights()
+        for momentum in (*before, 0.5):
+            model.set_weights(start)
+            training.train_from_scratch(model, digits(), epochs=2, batch_norm_momentum=momentum)
+        ends.append(model.get_weights())
+    assert same(*ends)
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        lambda model: training.linear_probe(model, digits()),
+        lambda model: training.fine_tune(model, digits(), 1, epochs=1),
+        lambda model: training.fine_tune(model, digits(), 1, epochs=1, cache=False),
+        lambda model: training.train_from_scratch(model, digits(), epochs=1),
+    ],
+    ids=["probe", "cached", "whole", "scratch"],
+)
+def test_a_model_that_is_dropped_is_freed(train):
+    import gc
+    import weakref
+
+    model = fresh()
+    reference = weakref.ref(model)
+    train(model)
+    del model
+    gc.collect()
+    assert reference() is None
+
+
+# --- from scratch -----------------------------------------------------------------------------------------------------
+
+
+def test_training_from_scratch_learns_and_moves_every_weight(model):
+    task = digits(25)
+    before = model.get_weights()
+    fit = training.train_from_scratch(model, task, epochs=40, learning_rate=0.02)
+    predicted = model.predict(pixels(task.test), verbose=0).argmax(axis=1)
+    assert np.mean(predicted == task.test.labels) > 0.85
+    assert fit.best_epoch == len(fit.history["loss"]) == 40
+    assert all(not np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
+
+
+def test_training_from_scratch_lowers_the_momentum_and_never_raises_it():
+    import keras
+
+    model = fresh()
+    norms = [layer for layer in models.all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    norms[0].momentum = 0.8
+    assert norms[1].momentum == norms[2].momentum == 0.99  # Keras' default, too slow for a few steps
+    training.train_from_scratch(model, digits(), epochs=1)
+    assert [layer.momentum for layer in norms] == [0.8, 0.9, 0.9]
+
+
+def test_the_momentum_decides_whether_a_few_steps_are_of_use():
+    """With the default of 0.99 the same training looks as if it had learnt nothing."""
+    task, scores = digits(25), []
+    for momentum in (0.9, 0.99):
+        model = fresh(dropout=0.0)
+        training.train_from_scratch(model, task, epochs=15, learning_rate=0.02, batch_norm_momentum=momentum)
+        scores.append(model.evaluate(pixels(task.train), task.train.labels, verbose=0)[0])
+    assert scores[0] < 0.5 * scores[1]
+
+
+def test_fine_tuning_after_training_from_scratch_freezes_batch_norm_again(model):
+    training.train_from_scratch(model, digits(), epochs=1)
+    before = statistics(model)
+    training.fine_tune(model, digits(), -1, epochs=2, learning_rate=0.01, start="as_is")
+    assert all(np.array_equal(value, before[path]) for path, value in statistics(model).items())
+
+
+# --- regression -------------------------------------------------------------------------------------------------------
+
+
+def test_a_regression_is_tuned():
+    task = brightness(2)
+    model = models.regressor(tiny(), 2)
+    training.linear_probe(model, task)
+    before = np.abs(model.predict(pixels(task.train), verbose=0) - task.train.labels).mean()
+    fit = training.fine_tune(model, task, 2, epochs=60, learning_rate=3e-3)
+    after = np.abs(model.predict(pixels(task.train), verbose=0) - task.train.labels).mean()
+    assert set(fit.history) == {"loss", "mae"}
+    assert after < 0.5 * before
+    assert model.evaluate(pixels(task.train), task.train.labels, verbose=0)[1] == pytest.approx(after, rel=1e-4)
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_printed_where_nobody_looks(model, capfd):
+    training.fine_tune(model, digits(val=2), 1, epochs=2)
+    training.train_from_scratch(model, digits(), epochs=1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_progress_is_one_line_an_epoch_on_stdout(model, capfd):
+    training.fine_tune(model, digits(val=2), 1, epochs=2, progress=True)
+    out, err = capfd.readouterr()
+    lines = out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("epoch   1/2  loss ") or "loss" in lines[0]
+    assert all("val_accuracy" in line for line in lines)
+    assert err == ""
+
+
+def test_a_log_file_shows_no_progress_unless_asked(model, capfd, monkeypatch):
+    monkeypatch.delenv("TLUTILS_PROGRESS")
+    monkeypatch.delitem(__import__("sys").modules, "ipykernel", raising=False)
+    training.fine_tune(model, digits(), 1, epochs=1, start="as_is")
+    assert capfd.readouterr().out == ""
+    monkeypatch.setenv("TLUTILS_PROGRESS", "1")
+    training.fine_tune(model, digits(), 1, epochs=1, start="as_is")
+    assert "epoch   1/1" in capfd.readouterr().out
+
+
+def test_the_result_is_one_model_that_saves_without_this_package(model, tmp_path):
+    import keras
+
+    training.fine_tune(model, digits(), 1, epochs=1)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    x = pixels(digits().test)
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    assert features.extract(models.backbone_layer(loaded), digits().train).shape == (18, 8)
