@@ -50,7 +50,7 @@ def settings():
             yield budget | {"blocks": -1, "learning_rate": rate, "start": "random"}
     for rate in (3e-3, 1e-2, 3e-2):
         yield {"labels_per_class": 50, "blocks": -1, "learning_rate": rate, "block_decay": 0.5}
-    for strength in (1e-3, 1e-2, 1e-1):
+    for strength in (1e-2, 1e-1, 1.0):
         yield {"labels_per_class": 50, "blocks": -1, "learning_rate": 1e-2, "l2_sp": strength}
 
 

@@ -85,9 +85,7 @@ def pixel_svm(task, seed):
     def pixels(examples):
         return examples.images().reshape(len(examples), -1) / 255
 
-    machine, _ = training.tune(
-        SVC(break_ties=True), SVM_GRID, SVM_DEFAULT, pixels(task.train), task.train.labels, seed
-    )
+    machine, _ = training.tune(SVC(break_ties=True), SVM_GRID, SVM_DEFAULT, pixels(task.train), task.train.labels, seed)
     return lambda examples: evaluation.report(machine.decision_function(pixels(examples)), examples.labels)
 
 

@@ -4,19 +4,27 @@ People edit ``notebooks/text/NN_name.md`` (MyST Markdown); ``notebooks/NN_name.i
 
     python scripts/notebooks.py sync     # text → ipynb; unchanged cells keep their outputs
     python scripts/notebooks.py check    # list where the two disagree; exit code 1 if they do
+
+    python scripts/notebooks.py reference    # take the recorded numbers of the notebooks as the new references
+
+A reference keeps the tolerance that somebody gave it. A new one gets a default to be looked at: 0.02 for a fraction,
+none for a time, which differs on every machine and is not compared.
 """
 
 import argparse
 import difflib
+import json
 import sys
 from pathlib import Path
 
 import jupytext
 import nbformat
 
+from tlutils.results import records_in
 from tlutils.runner import tidy, write
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+REFERENCE = NOTEBOOKS.parent / "book" / "results" / "reference.json"
 # What papermill and Jupyter add while they run a notebook; the text does not carry it.
 _RUNTIME_METADATA = {"papermill", "execution", "collapsed", "scrolled"}
 
@@ -82,6 +90,34 @@ def compare(text, path):
     return problems
 
 
+def reference(folder=NOTEBOOKS, path=REFERENCE):
+    """Write what the notebooks of a folder recorded as the values that later runs are compared with.
+
+    Args:
+        folder (Path): Executed notebooks.
+        path (Path): The JSON file; its tolerances are kept.
+    """
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    new = {
+        notebook.stem: {
+            name: {
+                "value": value,
+                "tolerance": old.get(notebook.stem, {}).get(name, {}).get("tolerance", _usual(name, value)),
+            }
+            for name, value in records_in(notebook).items()
+        }
+        for notebook in sorted(folder.glob("*.ipynb"))
+    }
+    path.write_text(json.dumps(new, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _usual(name, value):
+    """The tolerance that a new metric starts with; ``None``: not compared."""
+    if "seconds" in name or "times_" in name:
+        return None
+    return 0.02 if isinstance(value, float) else 0
+
+
 def _read(text):
     notebook = jupytext.read(text, fmt="md:myst")
     notebook.metadata.pop("jupytext", None)  # describes the text file
@@ -114,12 +150,15 @@ def _metadata(cell):
 def main(argv=None):
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("sync", "check"))
+    parser.add_argument("command", choices=("sync", "check", "reference"))
     parser.add_argument("--folder", type=Path, default=NOTEBOOKS, help="default: the notebooks of this clone")
     arguments = parser.parse_args(argv)
     if arguments.command == "sync":
         for path in sync(arguments.folder):
             print(f"wrote {path.name}")
+        return 0
+    if arguments.command == "reference":
+        reference(arguments.folder)
         return 0
     problems = check(arguments.folder)
     for problem in problems:

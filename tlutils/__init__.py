@@ -1,7 +1,7 @@
 """Transfer learning with TensorFlow/Keras: the code behind the book.
 
-Data flows one way through the modules: ``data`` → ``backbones`` → ``models`` → ``training`` → ``evaluation`` → ``plots``.
-Each loads on first use, so ``import tlutils`` is instant and does not load TensorFlow.
+Data flows one way through the modules: ``data`` → ``backbones`` → ``models`` → ``training`` → ``evaluation`` →
+``plots``. Each loads on first use, so ``import tlutils`` is instant and does not load TensorFlow.
 """
 
 import importlib

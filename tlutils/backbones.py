@@ -337,11 +337,12 @@ def load(name, weights="pretrained", input_shape=None):
     name = find(name)
     entry = _BACKBONES[name]
     size, network_channels = entry.image_size, 3 if entry.application else 1
-    shape = tuple(input_shape) if input_shape is not None else (size, size, network_channels)
+    shape = (size, size, network_channels) if input_shape is None else input_shape
+    shape = tuple(shape) if np.iterable(shape) else ()
     if len(shape) != 3 or shape[2] not in (1, 3):
         raise ValueError(f"input_shape must be (height, width, 1) or (height, width, 3), not {input_shape!r}")
-    smallest = 75 if entry.image_size == 299 else 32
-    if any(side is not None and side < (smallest if entry.application else 16) for side in shape[:2]):
+    smallest = {32: 16, 224: 32, 299: 75}[size]
+    if any(side is not None and side < smallest for side in shape[:2]):
         raise ValueError(f"{name} needs images of at least {smallest} pixels a side, not {shape[0]}×{shape[1]}")
     if weights not in ("pretrained", None) and not Path(weights).exists():
         raise FileNotFoundError(f"no weights file at {weights}")
@@ -355,7 +356,7 @@ def load(name, weights="pretrained", input_shape=None):
 
 
 def wrap(model, preprocess=None, blocks=None, *, name=None, source_task="not stated", licence="not stated"):
-    """Make a backbone of any functional Keras model whose output is a feature map.
+    """Make a backbone of any functional or sequential Keras model whose output is a feature map.
 
     Args:
         model: keras.Model with one input and one output, without a classifier.
@@ -371,21 +372,33 @@ def wrap(model, preprocess=None, blocks=None, *, name=None, source_task="not sta
         Backbone
 
     Raises:
-        ValueError: The model has several inputs or outputs, a layer does not exist, or it cannot end a block because
-            more than one tensor leaves the model there; the message names the layers that can.
+        ValueError: The model is of another kind or has several inputs or outputs, a block has a name that is taken, a
+            layer does not exist, or it cannot end a block because more than one tensor leaves the model there; the
+            message names the layers that can.
     """
     require_tensorflow()
+    import keras
+
+    if isinstance(model, keras.Sequential) and model.built:
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
+    if not hasattr(model, "_nodes_by_depth"):
+        raise ValueError(
+            "a backbone is made of a functional Keras model, or of a sequential one with a known input shape, not of "
+            f"{model!r}"
+        )
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
             f"a backbone has one input and one output; {model.name!r} has {len(model.inputs)} and {len(model.outputs)}"
         )
+    calls = _calls(model)
     named = dict(blocks) if isinstance(blocks, dict) else {end: end for end in blocks or ["model"]}
-    cuts = {operation.name: position for position, operation in _cuts(model)}
-    operations = model.operations
+    if taken := named.keys() & {PREPROCESS_LAYER, STEM_LAYER}:
+        raise ValueError(f"no block can be called {min(taken)!r}; give it another name: blocks={{name: layer, …}}")
+    cuts = {calls[position].operation.name: position for position in _cuts(calls) if position > 0}
     ends = {}
     for block, end in named.items():
-        if blocks is None:
-            ends[block] = len(operations) - 1
+        if not blocks:
+            ends[block] = len(calls) - 1
         elif end in cuts:
             ends[block] = cuts[end]
         else:
@@ -472,30 +485,37 @@ def _preprocessing(mode, channels, network_channels):
     return steps
 
 
-def _cuts(model):
-    """Where a functional model hangs on a single tensor: ``(position, operation)`` in topological order."""
-    operations = model.operations
-    position = {id(operation.output): i for i, operation in enumerate(operations)}
-    reach = [i for i in range(len(operations))]  # the last operation that uses each output
-    for i, operation in enumerate(operations[1:], start=1):
-        tensors = operation.input if isinstance(operation.input, (list, tuple)) else [operation.input]
-        for tensor in tensors:
+def _calls(model):
+    """The calls of layers that a functional model consists of, in an order in which they can be computed.
+
+    Not the layers: one layer may be called twice, and a nested model has been called elsewhere before.
+    """
+    depths = model._nodes_by_depth
+    return [call for depth in sorted(depths, reverse=True) for call in depths[depth]]
+
+
+def _cuts(calls):
+    """Where a functional model hangs on a single tensor: positions in ``calls``."""
+    position = {id(tensor): i for i, call in enumerate(calls) for tensor in call.outputs}
+    reach = list(range(len(calls)))  # the last call that uses what each call gives
+    for i, call in enumerate(calls):
+        for tensor in call.input_tensors:
             reach[position[id(tensor)]] = i
     farthest, found = 0, []
-    for i, operation in enumerate(operations):
-        if farthest <= i:
-            found.append((i, operation))
+    for i, call in enumerate(calls):
+        if farthest <= i and len(call.outputs) == 1:
+            found.append(i)
         farthest = max(farthest, reach[i])
     return found
 
 
 def _unit_ends(model, pattern):
     """The position where each repeated unit ends, by name; the key ``stem`` comes first where something precedes."""
-    names = [operation.name for operation in model.operations]
-    cuts = [position for position, _ in _cuts(model)]
+    calls = _calls(model)
+    cuts = _cuts(calls)
     first, last = {}, {}
-    for i, name in enumerate(names):
-        if match := re.search(pattern, name):
+    for i, call in enumerate(calls):
+        if match := re.search(pattern, call.operation.name):
             unit = match[1] if not match[1].isdigit() else f"block_{match[1]}"
             first.setdefault(unit, i)
             last[unit] = i
@@ -512,8 +532,8 @@ def _chain(name, network, ends, preprocessing, input_shape, stem=True):
     """One model a block, sharing the network's layers, called one after the other on raw pixels."""
     import keras
 
-    operations = network.operations
-    tensors = [network.input, *(operations[end].output for end in list(ends.values())[:-1]), network.output]
+    calls = _calls(network)
+    tensors = [network.input, *(calls[end].outputs[0] for end in list(ends.values())[:-1]), network.output]
     blocks = [keras.Model(a, b, name=block) for block, a, b in zip(ends, tensors, tensors[1:])]
     inputs = keras.Input(input_shape, name="pixels")
     x = inputs

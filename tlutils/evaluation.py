@@ -80,7 +80,8 @@ class Report:
         ]
         for row in self.per_class:
             lines.append(
-                f"{row['name']:<16} {row['support']:>6} {row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>6.3f}"
+                f"{row['name']:<16} {row['support']:>6} {row['precision']:>9.3f} {row['recall']:>7.3f} "
+                f"{row['f1']:>6.3f}"
             )
         return "\n".join(lines)
 
@@ -306,7 +307,9 @@ def repeated(seeds, correct, *, confidence=CONFIDENCE):
     mean, by_seed, by_image = scores.mean(), scores.mean(axis=1), scores.mean(axis=0)
     rest = scores - by_seed[:, None] - by_image + mean
     degrees = np.array([n_seeds - 1, n_images - 1, (n_seeds - 1) * (n_images - 1)])
-    squares = np.array([n_images * ((by_seed - mean) ** 2).sum(), n_seeds * ((by_image - mean) ** 2).sum(), (rest**2).sum()])
+    squares = np.array(
+        [n_images * ((by_seed - mean) ** 2).sum(), n_seeds * ((by_image - mean) ** 2).sum(), (rest**2).sum()]
+    )
     seed, image, residual = squares / degrees
     # An effect that is smaller than chance alone would make it is no effect, not a negative one.
     seed, image = max(seed, residual), max(image, residual)
@@ -346,7 +349,9 @@ def from_rows(rows, *, confidence=CONFIDENCE, **where):
     Raises:
         ValueError: Fewer than two rows match, or two of them have the same seed.
     """
-    chosen = sorted((row for row in rows if all(row.get(k) == v for k, v in where.items())), key=lambda row: row["seed"])
+    chosen = sorted(
+        (row for row in rows if all(row.get(k) == v for k, v in where.items())), key=lambda row: row["seed"]
+    )
     seeds = tuple(row["seed"] for row in chosen)
     if len(seeds) < 2 or len(set(seeds)) < len(seeds):
         raise ValueError(f"{where} selects the seeds {list(seeds)}; it must select two or more, each once")

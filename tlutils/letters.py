@@ -2,7 +2,7 @@
 
 No digit is ever drawn, so that handwritten digits stay an honest target. Whole fonts are held out for validation: a
 network that only memorised the shapes of its training fonts fails there. Thickness, slant, size, shape, resolution and
-noise vary from image to image, because the target is low-resolution handwriting (see the chapter on the first transfer).
+noise vary from image to image, because the target is low-resolution handwriting (see chapter 01).
 """
 
 import hashlib

@@ -167,7 +167,9 @@ def confusion(report, normalise=True):
     for i in range(n):
         for j in range(n):
             if counts[i, j]:
-                axis.text(j, i, counts[i, j], ha="center", va="center", fontsize=8, color="w" if shade[i, j] > 0.5 else "k")
+                axis.text(
+                    j, i, counts[i, j], ha="center", va="center", fontsize=8, color="w" if shade[i, j] > 0.5 else "k"
+                )
     axis.set_xticks(range(n), report.class_names, rotation=90 if max(map(len, report.class_names)) > 3 else 0)
     axis.set_yticks(range(n), report.class_names)
     axis.set(xlabel="predicted", ylabel="true")

@@ -136,7 +136,8 @@ def check(records, reference):
     Args:
         records (dict): notebook name to (metric name to value), see :func:`records_in`.
         reference (dict): notebook name to (metric name to ``{"value": v, "tolerance": t}``), as in
-            ``book/results/reference.json``. A number may differ by ``t`` at most; anything else must be equal.
+            ``book/results/reference.json``. A number may differ by ``t`` at most and anything else must be equal; with
+            ``null`` for ``t`` (seconds, for one) nothing is compared.
 
     Returns:
         list: One sentence a problem: a value out of tolerance, a metric that was not recorded, one without a reference.
@@ -152,6 +153,8 @@ def check(records, reference):
                 problems.append(f"{where} was recorded as {found[name]!r} but has no reference")
             else:
                 value, target, tolerance = found[name], expected[name]["value"], expected[name].get("tolerance", 0)
+                if tolerance is None:
+                    continue
                 if _is_number(value) and _is_number(target):
                     # written so that NaN is a problem
                     if not abs(value - target) <= tolerance:

@@ -132,7 +132,8 @@ def require_tensorflow():
     if missing:
         raise ImportError(
             f"tlutils needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed here. "
-            "Install one of: pip install 'tlutils[tensorflow]', 'tlutils[cpu]' (smaller, no GPU), 'tlutils[gpu]' (with CUDA)."
+            "Install one of: pip install 'tlutils[tensorflow]', 'tlutils[cpu]' (smaller, no GPU), "
+            "'tlutils[gpu]' (with CUDA)."
         )
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         raise ImportError(

@@ -106,7 +106,10 @@ def solve_classifier(x, y, l2="cv", seed=0):
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    estimator = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
+    # In float32, or with the default tolerance, the solver stops where rounding decides the third digit of a
+    # probability, and with a weak penalty far from the optimum.
+    x = np.asarray(x, "float64")
+    estimator = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000, tol=1e-10))
     name = "logisticregression__C"
     if l2 == "cv":
         estimator, history = tune(estimator, {name: C_GRID}, {name: DEFAULT_C}, x, y, seed)
@@ -126,7 +129,7 @@ def solve_regressor(x, y, l2="cv", seed=0):
     from sklearn.linear_model import Ridge, RidgeCV
     from sklearn.preprocessing import StandardScaler
 
-    y = np.asarray(y, "float64").reshape(len(y), -1)
+    x, y = np.asarray(x, "float64"), np.asarray(y, "float64").reshape(len(y), -1)
     scaler = StandardScaler().fit(x)
     if l2 == "cv":
         # Generalised cross-validation leaves one out in closed form, so there are no folds to seed.

@@ -204,7 +204,7 @@ def pretrain(name, images=60_000, epochs=6, learning_rate=3e-3, batch_size=256, 
     record = {
         "name": name,
         "source_task": f"{len(letters.CLASS_NAMES)} classes of printed letters, {len(letters.fonts())} fonts",
-        "command": "make zoo",
+        "command": f"python -m tlutils.zoo {name} --images {images} --epochs {epochs} --seed {seed}",
         "settings": settings,
         "parameters": model.get_layer(name).count_params(),
         "held_out_fonts": [path.stem for path in letters.fonts("validation")],
