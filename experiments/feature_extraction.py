@@ -1,9 +1,8 @@
 """The tables of chapter 04: five heads on the same frozen backbone, from the same labels, over ten draws of them.
 
 Linear heads are solved by `training.linear_probe`, which chooses its penalty within the labels. Heads with hidden
-layers
-are trained on the cached features by `training.fine_tune(model, task, blocks=0)`; their rate and dropout were chosen
-with seeds from 100 on, on the validation images of `data.load("digits", seed=...)`:
+layers are trained on the cached features by `training.fine_tune(model, task, blocks=0)`; their rate and dropout were
+chosen with seeds from 100 on, on the validation images of `data.load("digits", seed=...)`:
 
     python experiments/feature_extraction.py --develop
 

@@ -1,3 +1,5 @@
+import json
+import os
 import re
 import socket
 import subprocess
@@ -15,9 +17,9 @@ pytestmark = pytest.mark.usefixtures("tensorflow")
 
 POCKET = ("pocket_vgg", "pocket_resnet", "pocket_inception", "pocket_mobilenet")
 
-# Name, function and module of keras.applications, repeated units as the papers count them, and what is documented to be
-# done to the pixels: "caffe" is BGR less the means, "tf" is [-1, 1], "torch" is ImageNet's mean and deviation, and where
-# it is "inside", preprocess_input does nothing.
+# Name; function and module of keras.applications; repeated units as the papers count them; and what is documented to
+# be done to the pixels: "caffe" is BGR less the means, "tf" is [-1, 1], "torch" is ImageNet's mean and deviation, and
+# where it is "inside", preprocess_input does nothing.
 IMAGENET = {
     "vgg16": ("VGG16", "vgg16", 5, "caffe"),
     "vgg19": ("VGG19", "vgg19", 5, "caffe"),
@@ -72,25 +74,19 @@ def randomize(model, seed=0):
 
     With Keras' own random weights the outputs of a MobileNet are 1e-11 and comparing them proves nothing.
     """
-    import keras
-
     rng = np.random.default_rng(seed)
-    for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, keras.Model | keras.layers.Normalization) or layer.name == "rgb_to_gray":
+    for weight in model.weights:
+        (layer, name), shape = weight.path.split("/")[-2:], tuple(weight.shape)
+        if layer == "rgb_to_gray" or name in ("mean", "variance", "count"):  # constants of the preprocessing
             continue
-        for weight in layer.weights:
-            name, shape = weight.path.split("/")[-1], tuple(weight.shape)
-            if len(shape) > 1:
-                fan_in = np.prod(shape[:2] if isinstance(layer, keras.layers.DepthwiseConv2D) else shape[:-1])
-                value = rng.normal(0, np.sqrt(2 / fan_in), shape)
-            elif name in ("gamma", "moving_variance"):
-                value = rng.uniform(0.5, 1.5, shape)
-            else:
-                value = rng.normal(0, 0.1, shape)
-            if tuple(layer.weights) and id(weight) in {
-                id(own) for own in layer._trainable_variables + layer._non_trainable_variables
-            }:
-                weight.assign(value.astype("float32"))
+        if name == "kernel":
+            depthwise = len(shape) == 4 and shape[-1] == 1
+            value = rng.normal(0, np.sqrt(2 / np.prod(shape[:2] if depthwise else shape[:-1])), shape)
+        elif name in ("gamma", "moving_variance"):
+            value = rng.uniform(0.5, 1.5, shape)
+        else:
+            value = rng.normal(0, 0.1, shape)
+        weight.assign(value.astype("float32"))
     return model
 
 
@@ -104,8 +100,6 @@ def difference(a, b):
 
 def run(code, *arguments, **environment):
     """Run code in a fresh interpreter; return its standard output."""
-    import os
-
     result = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
@@ -133,8 +127,6 @@ print({"tensorflow", "keras"} & set(sys.modules))
 """
     described, loaded = run(code).splitlines()
     assert loaded == "set()"
-    import json
-
     rows = json.loads(described)
     assert [row["name"] for row in rows] == [*POCKET, *IMAGENET]
     assert all(row["licence"] and row["family"] and row["source_task"] for row in rows)

@@ -99,7 +99,7 @@ def evaluate(model, examples, *, class_names=None, batch_size=64):
         Report
 
     Raises:
-        ValueError: There is no example, or a label has no logit.
+        ValueError: There is no example, a label has no logit, or the names are not as many as the logits.
     """
     if len(examples) == 0:
         raise ValueError("there are no examples to evaluate on")
@@ -127,6 +127,8 @@ def report(outputs, labels, *, class_names=None, split=None):
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"labels run from {labels.min()} to {labels.max()}, but there are {classes} logits")
     names = tuple(class_names) if class_names is not None else tuple(str(i) for i in range(classes))
+    if len(names) != classes:
+        raise ValueError(f"there are {len(names)} class names, but {classes} logits")
     shifted = outputs - outputs.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     probabilities, predictions = np.exp(log_probabilities), outputs.argmax(axis=1)
@@ -299,11 +301,18 @@ def repeated(seeds, correct, *, confidence=CONFIDENCE):
 
     Returns:
         Repeated
+
+    Raises:
+        ValueError: Fewer than two seeds or two images, or seeds that are not as many as the rows.
     """
     from scipy.stats import t
 
-    scores = np.asarray(correct, float)
+    seeds, scores = tuple(seeds), np.asarray(correct, float)
     n_seeds, n_images = scores.shape
+    if min(scores.shape) < 2:
+        raise ValueError(f"an interval over both needs at least 2 seeds and 2 images, not {n_seeds} and {n_images}")
+    if len(seeds) != n_seeds:
+        raise ValueError(f"there are {len(seeds)} seeds, but {n_seeds} rows of scores")
     mean, by_seed, by_image = scores.mean(), scores.mean(axis=1), scores.mean(axis=0)
     rest = scores - by_seed[:, None] - by_image + mean
     degrees = np.array([n_seeds - 1, n_images - 1, (n_seeds - 1) * (n_images - 1)])
@@ -323,7 +332,7 @@ def repeated(seeds, correct, *, confidence=CONFIDENCE):
         float(mean),
         (float(low), float(high)),
         f"{n_seeds} seeds and {n_images:,} test images",
-        tuple(seeds),
+        seeds,
         tuple(float(a) for a in by_seed),
         np.asarray(correct),
         confidence,

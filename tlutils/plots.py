@@ -233,6 +233,27 @@ def penalties(strengths, series, ylabels):
     return fig
 
 
+def lines(x, series, xlabel, ylabel):
+    """One line a series.
+
+    Args:
+        x: Positions on the horizontal axis.
+        series: Dict of name → values, each as long as ``x``; up to six.
+        xlabel: What the horizontal axis measures, with its unit.
+        ylabel: What the vertical axis measures.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    fig, axis = figure(size=(5.6, 3.6))
+    looks = zip(("gray", "orange", "blue", "green", "vermilion", "purple"), "s^oDvP")
+    for (name, values), (colour, marker) in zip(series.items(), looks):
+        axis.plot(x, values, color=COLOURS[colour], marker=marker, label=name)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.legend()
+    return fig
+
+
 def intervals(rows, xlabel, baseline=None):
     """Means with intervals, one line of text a row, such as the settings of one experiment.
 
