@@ -372,7 +372,7 @@ def test_no_batch_norm_statistic_moves(name):
 def test_no_batch_norm_statistic_of_mobilenet_v2_moves():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
-    task = data.from_arrays("noise", (images, np.arange(6) % 2))
+    task = data.from_arrays("noise", (images, np.array([0, 0, 0, 0, 1, 1])))
     model = models.classifier(backbones.load("mobilenet_v2", weights=None, input_shape=(32, 32, 3)), 2)
     before, weights = statistics(model), model.get_weights()
     training.fine_tune(model, task, 2, epochs=2, learning_rate=1e-2, start="as_is", warmup=0)
@@ -458,11 +458,13 @@ def test_as_is_keeps_the_head(model):
 def test_a_head_with_hidden_layers_is_trained_on_frozen_features_first(shared):
     task, model = digits(), shared(head="mlp", dropout=0.0)
     before = parts(model)
-    fit = training.fine_tune(model, task, epochs=20, learning_rate=0.0)
+    hidden = model.get_layer("hidden1").get_weights()
+    fit = training.fine_tune(model, task, epochs=40, learning_rate=0.0)
     after = parts(model)
     assert not same(before.pop("head"), after.pop("head"))
+    assert not same(hidden, model.get_layer("hidden1").get_weights())
     assert all(same(before[name], after[name]) for name in before)
-    assert fit.history["loss"][0] < 0.5 < np.log(3)
+    assert fit.history["loss"][0] < 0.9  # it was trained: guessing gives log 3 = 1.1
 
 
 # --- fine-tuning: the boundary ----------------------------------------------------------------------------------------
@@ -521,9 +523,8 @@ def test_each_block_down_takes_a_smaller_step(model, cache):
     before = parts(model)
     options = {"epochs": 1, "warmup": 0.0, "start": "as_is", "cache": cache, "block_decay": 0.25}
     training.fine_tune(model, digits(), -1, learning_rate=1e-2, **options)
-    step = {name: farthest(weights, before[name]) for name, weights in parts(model).items()}
-    expected = {"head": 1e-2, "block3": 1e-2, "block2": 2.5e-3, "block1": 6.25e-4}
-    assert {name: step[name] for name in expected} == pytest.approx(expected, rel=1e-2)
+    step = {name: farthest(weights, before[name]) for name, weights in parts(model).items() if before[name]}
+    assert step == pytest.approx({"head": 1e-2, "block3": 1e-2, "block2": 2.5e-3, "block1": 6.25e-4}, rel=1e-2)
 
 
 def test_without_decay_each_block_takes_the_same_step(model):
@@ -583,8 +584,10 @@ def test_a_strong_pull_holds_the_blocks_but_not_the_head(model):
 
 
 def test_the_epoch_with_the_lowest_validation_loss_is_kept(shared):
-    task, model = digits(4, val=8), shared(dropout=0.0)
-    fit = training.fine_tune(model, task, 2, epochs=40, learning_rate=0.05, patience=4, start="as_is", warmup=0)
+    task, model = digits(9, val=8), shared(dropout=0.0)
+    wrong = np.where(np.arange(27) % 3 == 0, (task.train.labels + 1) % 3, task.train.labels)  # to be learnt by heart
+    task = replace(task, train=data.from_arrays("wrong", (task.train.images(), wrong)).train)
+    fit = training.fine_tune(model, task, -1, epochs=40, learning_rate=0.05, patience=4, start="as_is", warmup=0)
     losses = fit.history["val_loss"]
     assert 0 < fit.best_epoch < len(losses) < 40
     assert fit.best_epoch == np.argmin(losses) + 1
@@ -633,7 +636,7 @@ def interrupt_after(monkeypatch, epochs):
 def noise():
     import keras
 
-    return keras.layers.GaussianNoise(20.0)
+    return keras.layers.GaussianDropout(0.3)
 
 
 RESUMED = {

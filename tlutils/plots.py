@@ -110,14 +110,14 @@ def budgets(summary, methods=None, highlight=None, chance=None):
         axis.errorbar(x, mean, [mean - low, high - mean], color=colour, marker=marker, label=label, capsize=3)
     if chance is not None:
         axis.axhline(chance, color=COLOURS["black"], linestyle=":", linewidth=1)
-        axis.text(ticks[-1], chance, "chance", ha="right", va="bottom", fontsize=9)
+        axis.text(ticks[0], chance, "chance", ha="left", va="bottom", fontsize=9)
     if highlight is not None:
         axis.axvspan(highlight * 0.86, highlight * 1.16, color="#F3E9B5", zorder=0)
     axis.set_xscale("log")
     axis.set_xticks(ticks, [str(tick) for tick in ticks])
     axis.minorticks_off()
     axis.set(xlabel="labels per class", ylabel="test accuracy")
-    axis.legend(loc="lower right")
+    axis.legend(loc="lower right", frameon=False)
     return fig
 
 
@@ -272,6 +272,5 @@ def intervals(rows, xlabel, baseline=None):
     if baseline is not None:
         axis.axvline(baseline, color=COLOURS["gray"], linestyle=":")
     axis.set_yticks(range(len(rows)), labels)
-    axis.invert_yaxis()
-    axis.set_xlabel(xlabel)
+    axis.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
     return fig

@@ -147,7 +147,7 @@ def run(paths, out, parameters=None, *, jobs=1, timeout=None, report=None):
     timeout = timeout or TIMEOUT[profile]
     report = report or (lambda outcomes: None)
     # A fixed hash seed: the order of a set of words may not decide what a cell prints.
-    environment = {"PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    environment = {"PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "TLUTILS_PROGRESS": "0"}
     if os.environ.get("KERAS_HOME"):
         environment["KERAS_HOME"] = os.path.abspath(os.environ["KERAS_HOME"])  # the kernel runs in another folder
     if jobs > 1:
