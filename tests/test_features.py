@@ -1,0 +1,185 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tlutils import backbones, data, features, models
+
+pytestmark = pytest.mark.usefixtures("tensorflow")
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return backbones.load("pocket_resnet")
+
+
+def small(divisor=255.0, activation="relu", swapped=False, seed=0):
+    """A network with two branches, its preprocessing a function; the same weights for the same seed."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((8, 8, 1))
+    a = layers.Conv2D(3, 3, activation=activation)(inputs)
+    b = layers.Conv2D(3, 3)(inputs)
+    network = keras.Model(inputs, layers.Concatenate()([b, a] if swapped else [a, b]))
+    return backbones.wrap(network, lambda x: x / divisor)
+
+
+def examples(n=10, side=8, seed=0, change=None):
+    pixels = np.random.default_rng(seed).integers(0, 256, (n, side, side, 1), dtype=np.uint8)
+    if change is not None:
+        pixels[change] ^= 1
+    return data.Examples(np.zeros(n, int), image_size=(side, side), channels=1, pixels=pixels)
+
+
+def same(a, b, within=1e-5):
+    return a.shape == b.shape and np.abs(a - b).max() <= within * np.abs(b).max()
+
+
+# --- what comes out ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pooling", "by_hand"),
+    [
+        ("avg", lambda maps: maps.mean(axis=(1, 2))),
+        ("max", lambda maps: maps.max(axis=(1, 2))),
+        (None, lambda maps: maps),
+    ],
+)
+def test_features_are_the_pooled_output_of_the_network(resnet, pooling, by_hand):
+    images = examples(9, side=32)
+    maps = np.asarray(resnet.model(images.images().astype("float32")))
+    found = features.extract(resnet, images, pooling=pooling, batch_size=4)
+    assert found.dtype == np.float32
+    assert found.std() > 0.01
+    assert same(found, by_hand(maps))
+
+
+def test_the_batch_size_and_whatever_trained_before_do_not_matter(resnet):
+    images = examples(9, side=32)
+    expected = features.extract(resnet, images)
+    models.freeze(models.classifier(resnet, 3))
+    for batch_size in (1, 9, 64):
+        assert same(features.extract(resnet, images, batch_size=batch_size), expected)
+
+
+def test_a_model_can_be_given_in_place_of_its_backbone():
+    backbone, images = small(), examples()
+    assert same(features.extract(backbone.model, images), features.extract(backbone, images), 0)
+    flat = models.regressor(backbone, 4)  # nothing left to pool
+    assert same(features.extract(flat, images), np.asarray(flat(images.images().astype("float32"))))
+
+
+def test_features_follow_the_weights():
+    backbone, images = small(), examples()
+    before = features.extract(backbone, images)
+    backbone.model.set_weights([2 * weight for weight in backbone.model.get_weights()])
+    after = features.extract(backbone, images)
+    assert same(after, features.extract(backbone, images, pooling=None).mean(axis=(1, 2)))
+    assert not same(after, before, 0.1)
+
+
+def test_files_are_streamed_and_give_what_their_pixels_give(folder, monkeypatch):
+    folder.fill("one", 7, size=(8, 8), channels=1).fill("two", 6, size=(8, 8), channels=1)
+    files = data.load(folder.path, image_size=8, channels=1).train
+    arrays = data.Examples(files.labels, image_size=(8, 8), channels=1, pixels=files.images())
+    backbone = small()
+    expected = features.extract(backbone, arrays, batch_size=4)
+
+    def at_once(self):
+        raise AssertionError("all files were decoded at once")
+
+    monkeypatch.setattr(data.Examples, "images", at_once)
+    assert same(features.extract(backbone, files, batch_size=4), expected)
+    assert len(expected) == len(files) > 4
+
+
+def test_other_poolings_are_refused(resnet):
+    with pytest.raises(ValueError, match="'avg', 'max' or None, not 'sum'"):
+        features.extract(resnet, examples(side=32), pooling="sum")
+
+
+# --- cache ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """From here on, running a network fails."""
+    import keras
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("the network ran")
+
+    return lambda: [monkeypatch.setattr(keras.Model, name, refuse) for name in ("predict", "__call__")]
+
+
+def kept(cache: Path):
+    return sorted(path.name for path in cache.iterdir())
+
+
+def test_what_did_not_change_is_read_back_without_running_the_network(tmp_path, no_network):
+    cache = tmp_path / "new" / "cache"
+    expected = features.extract(small(), examples(), cache_dir=cache)
+    again = small()  # the same network built again: Keras counts the names of its layers up
+    assert again.model.get_layer("model").layers[1].name != small().model.get_layer("model").layers[1].name
+    no_network()
+    found = features.extract(again, examples(), cache_dir=cache, batch_size=3)
+    np.testing.assert_array_equal(found, expected)
+    assert len(kept(cache)) == 1
+
+
+def test_a_loaded_backbone_finds_what_it_made_before_freezing(tmp_path, no_network):
+    images = examples(side=32)
+    expected = features.extract(backbones.load("pocket_vgg"), images, cache_dir=tmp_path)
+    backbone = backbones.load("pocket_vgg")
+    models.unfreeze(models.classifier(backbone, 3), 1)
+    no_network()
+    np.testing.assert_array_equal(features.extract(backbone, images, cache_dir=tmp_path), expected)
+
+
+def one_weight():
+    backbone = small()
+    weights = backbone.model.get_weights()
+    weights[0][0, 0, 0, 0] += 1e-6
+    backbone.model.set_weights(weights)
+    return backbone
+
+
+@pytest.mark.parametrize(
+    ("backbone", "images", "options"),
+    [
+        (small, lambda: examples(change=(9, 7, 7, 0)), {}),
+        (small, lambda: examples(9), {}),
+        (one_weight, examples, {}),
+        (small, examples, {"pooling": "max"}),
+        (small, examples, {"pooling": None}),
+        (lambda: small(activation="elu"), examples, {}),
+        (lambda: small(divisor=127.5), examples, {}),
+        (lambda: small(swapped=True), examples, {}),
+    ],
+    ids=["a pixel", "an image", "a weight", "pooling", "no pooling", "activation", "preprocessing", "wiring"],
+)
+def test_what_changed_is_computed_anew(backbone, images, options, tmp_path):
+    first = features.extract(small(), examples(), cache_dir=tmp_path)
+    changed = features.extract(backbone(), images(), cache_dir=tmp_path, **options)
+    assert len(kept(tmp_path)) == 2
+    assert changed.shape != first.shape or (changed != first).any()
+    np.testing.assert_array_equal(changed, features.extract(backbone(), images(), **options))
+
+
+def test_nothing_is_kept_without_a_cache_folder_nor_when_the_network_fails(tmp_path, monkeypatch):
+    import keras
+
+    monkeypatch.chdir(tmp_path)
+    features.extract(small(), examples())
+    assert kept(tmp_path) == []
+
+    def fail(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "predict", fail)
+    with pytest.raises(KeyboardInterrupt):
+        features.extract(small(), examples(), cache_dir=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists() or kept(tmp_path / "cache") == []
