@@ -104,21 +104,27 @@ def solve_classifier(x, y, l2="cv", seed=0):
         ``(weights, bias, history)``: shapes (d, classes) and (classes,).
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    estimator = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
-    name = "logisticregression__C"
+    x = np.asarray(x, "float64")
+    scaler = StandardScaler().fit(x)
+    z, axes = scaler.transform(x), None
+    if z.shape[1] > len(z):
+        # With a quadratic penalty the optimum lies in the span of the images. Solving there, in as many dimensions as
+        # there are images, gives the same weights many times faster.
+        axes = np.linalg.svd(z, full_matrices=False)[2]
+        z = z @ axes.T
+    history = {"l2": l2}
     if l2 == "cv":
-        estimator, history = tune(estimator, {name: C_GRID}, {name: DEFAULT_C}, x, y, seed)
-        history = {"l2": 1 / history["chosen"][name], **history}
-    else:
-        estimator = estimator.set_params(**{name: 1 / l2}).fit(x, y)
-        history = {"l2": float(l2)}
-    scaler, regression = estimator
+        _, history = tune(LogisticRegression(max_iter=5000), {"C": C_GRID}, {"C": DEFAULT_C}, z, y, seed)
+        history = {"l2": 1 / history["chosen"]["C"], **history}
+    # The solver's own tolerance is good enough to choose by, but stops well before the optimum.
+    regression = LogisticRegression(C=1 / history["l2"], max_iter=5000, tol=1e-8).fit(z, y)
     weights, bias = regression.coef_.T, regression.intercept_
     if weights.shape[1] == 1:  # two classes: scikit-learn gives one logit, the log-odds of the second
         weights, bias = np.hstack([-weights, weights]) / 2, np.hstack([-bias, bias]) / 2
+    if axes is not None:
+        weights = axes.T @ weights
     return *_unscaled(scaler, weights, bias), history
 
 

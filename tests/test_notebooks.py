@@ -1,0 +1,438 @@
+"""Every chapter keeps the contract of the book: its text, its parts, its outputs, and the numbers that it recorded."""
+
+import ast
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from tlutils import results
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+REFERENCE = ROOT / "book" / "results" / "reference.json"
+EXECUTED = ROOT / "_build" / "notebooks"
+REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+PARAMETERS = {"PROFILE": "quick", "GPU": "auto", "SEED": 0, "DATASET": None, "BACKBONE": None}
+# What measures: a number that comes from one of these is another one on another machine.
+LIVE = {
+    *("linear_probe", "fine_tune", "train_from_scratch", "solve_classifier", "solve_regressor", "tune"),
+    *("evaluate", "predict", "extract", "fit", "repeat", "perf_counter", "time"),
+}
+
+_STATE = "application/vnd.jupyter.widget-state+json"
+_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+# --- the contract, one function a clause; each returns a sentence a problem -------------------------------------------
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def prose(notebook):
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def called(tree):
+    """Names of the functions and methods called in a syntax tree."""
+    functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {getattr(function, "attr", getattr(function, "id", None)) for function in functions}
+
+
+def parsed(cell):
+    """A cell's statements; lines of IPython's own are left out."""
+    lines = ("pass" if re.match(r"\s*[%!]", line) else line for line in cell.source.split("\n"))
+    kept = [
+        re.match(r"\s*", old)[0] + new.strip() if new == "pass" else new
+        for old, new in zip(cell.source.split("\n"), lines)
+    ]
+    return ast.parse("\n".join(kept))
+
+
+def opening(notebook, name):
+    """The first cell: title, Colab link, what the reader will be able to do, time and memory, what to know first."""
+    first = notebook.cells[0]
+    if first.cell_type != "markdown":
+        return ["the first cell is no text"]
+    problems = []
+    if not re.match(r"# \S", first.source):
+        problems.append("the first cell does not begin with a title")
+    link = f"colab.research.google.com/github/{REPOSITORY.split('github.com/')[-1]}/blob/main/notebooks/{name}.ipynb"
+    if link not in first.source:
+        problems.append(f"the first cell has no link to {link}")
+    able = re.search(r"You will be able to\S*\s+((?:[-*] .*(?:\n(?![-*]).+)*\n*)+)", first.source)
+    verbs = len(re.findall(r"^[-*] ", able[1], re.MULTILINE)) if able else 0
+    if not 3 <= verbs <= 5:
+        problems.append(f"“You will be able to” lists {verbs} things, not 3 to 5")
+    return problems + [
+        f"the opening does not say {part!r}" for part in ("Time and memory", "know first") if part not in first.source
+    ]
+
+
+def parameters(notebook, name):
+    """One cell with the five parameters and their defaults; the Colab cell just before it."""
+    cells = code(notebook)
+    places = [i for i, cell in enumerate(cells) if "parameters" in tags(cell)]
+    if len(places) != 1:
+        return [f"{len(places)} cells are tagged parameters, not 1"]
+    (place,) = places
+    found = {
+        target.id: ast.literal_eval(statement.value)
+        for statement in ast.parse(cells[place].source).body
+        for target in statement.targets
+    }
+    problems = [] if found == PARAMETERS else [f"the parameters are {found}, not {PARAMETERS}"]
+    if place != 1 or "google.colab" not in cells[0].source:
+        problems.append("the Colab cell does not stand just before the parameters")
+    return problems
+
+
+def ending(notebook, name):
+    """Exercises with solutions, Summary and Further reading, in this order; literature is cited."""
+    text = prose(notebook)
+    places = [text.find(f"\n## {title}\n") for title in ("Exercises", "Summary", "Further reading")]
+    problems = (
+        []
+        if -1 < places[0] < places[1] < places[2]
+        else ["Exercises, Summary, Further reading: not all three in order"]
+    )
+    if places[2] >= 0 and "{cite" not in text[places[2] :]:
+        problems.append("Further reading cites nothing")
+    exercises = re.findall(r"\{exercise(?:-start)?\}[^\n]*\n(?:[^\n]*\n)*?:label: *(\S+)", text)
+    solved = re.findall(r"\{solution(?:-start)?\} *(\S+)", text)
+    if len(exercises) < 4:
+        problems.append(f"{len(exercises)} exercises, not 4 or more")
+    return problems + [f"exercise {label} has no solution" for label in exercises if label not in solved]
+
+
+def claims(notebook, name):
+    """At least one claim, and every one held."""
+    problems = [] if any("claim" in called(parsed(cell)) for cell in code(notebook)) else ["nothing is claimed"]
+    return problems + [line for text in texts(notebook) for line in text.splitlines() if line.startswith("✗")]
+
+
+def moving_figure(notebook, name):
+    """At least one slider, stored with its state, whose pictures are described."""
+    state = notebook.metadata.get("widgets", {}).get(_STATE, {}).get("state", {})
+    views = [output for cell in code(notebook) for output in cell.outputs if _VIEW in output.get("data", {})]
+    problems = [] if views else ["no figure moves"]
+    problems += ["a figure has no stored state" for view in views if view.data[_VIEW]["model_id"] not in state]
+    pictures = [model["state"] for model in state.values() if model["model_name"] == "ImageModel"]
+    if views and len(pictures) < 2:
+        problems.append("a slider needs pictures")
+    return problems + ["a picture of a slider has no description" for picture in pictures if not picture.get("tooltip")]
+
+
+def described_pictures(notebook, name):
+    """Every picture that a cell shows has a text for those who cannot see it."""
+    problems = []
+    for position, cell in enumerate(notebook.cells, 1):
+        shown = [output.get("data", {}) for output in cell.get("outputs", [])]
+        if not any(_VIEW not in bundle and any(kind.startswith("image/") for kind in bundle) for bundle in shown):
+            continue
+        alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+        if len(alt.split()) < 4:
+            problems.append(f"cell {position} shows a picture and describes it as {alt!r}")
+    return problems
+
+
+def executed(notebook, name):
+    """Every cell ran, in order, without a word on stderr and without an error but those that are meant."""
+    counts = [cell.execution_count for cell in code(notebook)]
+    problems = [] if counts == list(range(1, len(counts) + 1)) else ["not every cell was executed, or not in order"]
+    for position, cell in enumerate(notebook.cells, 1):
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream" and output.name == "stderr":
+                problems.append(f"cell {position} writes to stderr: {output.text[:80]!r}")
+            if output.output_type == "error" and "raises-exception" not in tags(cell):
+                problems.append(f"cell {position} fails: {output.ename}")
+    return problems
+
+
+def ignored_numbers(notebook, name):
+    """A cell that records what was measured live is tagged nbval-ignore-output; stored studies give the same each time."""
+    live, problems = set(), []
+    for position, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type != "code":
+            continue
+        for statement in parsed(cell).body:
+            names = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
+            if not (called(statement) & LIVE or {node.id for node in names if isinstance(node.ctx, ast.Load)} & live):
+                continue
+            live |= {node.id for node in names if isinstance(node.ctx, ast.Store)}
+            live |= {node.name for node in ast.walk(statement) if isinstance(node, ast.FunctionDef)}
+            for node in ast.walk(statement):  # filled in place: scores.append(…), scores[key] = …
+                if (
+                    isinstance(node, ast.Subscript)
+                    and isinstance(node.ctx, ast.Store)
+                    and isinstance(node.value, ast.Name)
+                ):
+                    live.add(node.value.id)
+                if (
+                    isinstance(node, ast.Attribute)
+                    and node.attr in ("append", "extend", "update")
+                    and isinstance(node.value, ast.Name)
+                ):
+                    live.add(node.value.id)
+            if "record" in called(statement) and "nbval-ignore-output" not in tags(cell):
+                problems.append(f"cell {position} records what was measured live and is not tagged nbval-ignore-output")
+    return problems
+
+
+def texts(notebook):
+    """Everything that the outputs say in words."""
+    for cell in code(notebook):
+        for output in cell.outputs:
+            if output.output_type == "stream":
+                yield output.text
+            elif output.output_type == "error":
+                yield "\n".join([output.evalue, *output.traceback])
+            else:
+                yield from (str(text) for kind, text in output.data.items() if not kind.startswith("image/"))
+
+
+def no_paths(notebook, name):
+    """No output tells where it was made."""
+    places = {
+        str(ROOT),
+        str(Path.home()),
+        sys.prefix,
+        "/home/",
+        "/Users/",
+        "/tmp/",
+        "/root",
+        "C:\\Users",
+        "site-packages",
+    } - {"/"}
+    return [f"an output holds the path {place}" for text in texts(notebook) for place in places if place in text]
+
+
+CLAUSES = (
+    *(opening, parameters, ending, claims, moving_figure),
+    *(described_pictures, executed, ignored_numbers, no_paths),
+)
+
+
+# --- the chapters -----------------------------------------------------------------------------------------------------
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def script():
+    spec = importlib.util.spec_from_file_location("notebooks_script", ROOT / "scripts" / "notebooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def reference():
+    assert REFERENCE.is_file(), f"{REFERENCE.relative_to(ROOT)} is missing: the recorded numbers have no references"
+    return json.loads(REFERENCE.read_text(encoding="utf-8"))
+
+
+def test_there_are_chapters():
+    assert {"01_first_transfer", "04_feature_extraction", "05_fine_tuning"} <= {path.stem for path in NOTEBOOKS}
+
+
+def test_notebooks_and_their_texts_agree():
+    assert script().check() == []
+
+
+@each_notebook
+@pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.__name__)
+def test_the_contract_is_kept(path, clause):
+    assert clause(nbformat.read(path, 4), path.stem) == []
+
+
+def test_committed_numbers_are_those_of_the_references():
+    records = {path.stem: results.records_in(path) for path in NOTEBOOKS}
+    assert results.check(records, reference()) == []
+
+
+def test_every_reference_has_a_tolerance_of_its_own():
+    for metrics in reference().values():
+        for metric in metrics.values():
+            assert set(metric) == {"value", "tolerance"}
+
+
+def test_every_glued_number_is_recorded():
+    """The book would fail on a missing name only when it is built."""
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(path, 4)
+        glued = set(re.findall(r"\{glue(?::\w+)?\}`([\w.-]+)", prose(notebook)))
+        shown = {
+            output.metadata["scrapbook"]["name"]
+            for cell in code(notebook)
+            for output in cell.outputs
+            if "scrapbook" in output.get("metadata", {})
+        }
+        assert glued <= shown, f"{path.stem} quotes {sorted(glued - shown)}, which it does not record"
+
+
+def test_numbers_measured_on_this_machine_are_those_of_the_references():
+    report_file = EXECUTED / "report.json"
+    if not report_file.is_file():
+        pytest.skip("`make book` has not run here")
+    report = json.loads(report_file.read_text(encoding="utf-8"))
+    if report["profile"] != "quick" or any(
+        PARAMETERS[name] != value for name, value in report["parameters"].items() if name != "GPU"
+    ):
+        pytest.skip("the last run of `make book` was not the reference set-up")
+    committed = {path.stem: nbformat.read(path, 4) for path in NOTEBOOKS}
+    records = {}
+    for run in report["notebooks"]:
+        name = run["notebook"]
+        ran = EXECUTED / run["output"]
+        if name not in committed or not ran.is_file() or sources(nbformat.read(ran, 4)) != sources(committed[name]):
+            continue  # the chapter has been edited since
+        assert run["status"] == "ok", f"{name}: {run['error']}"
+        records[name] = run["records"]
+    if not records:
+        pytest.skip("every chapter has been edited since the last run of `make book`")
+    expected = {name: metrics for name, metrics in reference().items() if name in records}
+    assert results.check(records, expected) == []
+
+
+def sources(notebook):
+    return [cell.source for cell in code(notebook) if "injected-parameters" not in tags(cell)]
+
+
+# --- the clauses can fail ---------------------------------------------------------------------------------------------
+
+
+def sound():
+    """A notebook of a few cells that keeps the contract."""
+    v4 = nbformat.v4
+    link = (
+        f"https://colab.research.google.com/github/{REPOSITORY.split('github.com/')[-1]}/blob/main/notebooks/00_x.ipynb"
+    )
+    exercises = "".join(
+        f"```{{exercise}}\n:label: x-{i}\n\nDo.\n```\n\n```{{solution}} x-{i}\nDone.\n```\n\n" for i in range(4)
+    )
+    picture = {"model_name": "ImageModel", "state": {"tooltip": "rate: 1"}}
+    cells = [
+        v4.new_markdown_cell(
+            f"# Title\n\n[![Open in Colab](badge.svg)]({link})\n\n**You will be able to**\n\n- do;\n- see,\n  and hear;\n- say.\n\n"
+            "**Time and memory.** Little.\n\n**What to know first.** Nothing."
+        ),
+        v4.new_code_cell('import sys\n\nif "google.colab" in sys.modules:\n    %pip install x'),
+        v4.new_code_cell(
+            'PROFILE = "quick"\nGPU = "auto"\nSEED = 0\nDATASET = None\nBACKBONE = None',
+            metadata={"tags": ["parameters"]},
+        ),
+        v4.new_code_cell(
+            'score = training.linear_probe(model, task).seconds\nrecord("score", score)',
+            metadata={"tags": ["nbval-ignore-output"]},
+        ),
+        v4.new_code_cell('rows = results.load("study")\nrecord("gain", rows["gain"])'),
+        v4.new_code_cell(
+            "plots.curves(history)",
+            metadata={"mystnb": {"image": {"alt": "Two curves that fall with time."}}},
+            outputs=[v4.new_output("display_data", data={"image/png": "aGk=", "text/plain": "<Figure>"})],
+        ),
+        v4.new_code_cell(
+            "explore.picture_slider(frames)",
+            outputs=[
+                v4.new_output("display_data", data={_VIEW: {"model_id": "a"}, "image/png": "aGk=", "text/plain": "x"})
+            ],
+        ),
+        v4.new_code_cell(
+            'claim("it falls", True)', outputs=[v4.new_output("stream", name="stdout", text="✓ it falls\n")]
+        ),
+        v4.new_markdown_cell(f"## Exercises\n\n{exercises}"),
+        v4.new_markdown_cell("## Summary\n\nMuch.\n\n## Further reading\n\n{cite:t}`one`"),
+    ]
+    notebook = v4.new_notebook(cells=cells)
+    notebook.metadata["widgets"] = {
+        _STATE: {"state": {"a": {"model_name": "StackModel", "state": {}}, "b": picture, "c": picture}}
+    }
+    for count, cell in enumerate(code(notebook), 1):
+        cell.execution_count = count
+    return nbformat.from_dict(notebook)
+
+
+def replaced(cell, old, new):
+    def change(notebook):
+        assert old in notebook.cells[cell].source
+        notebook.cells[cell].source = notebook.cells[cell].source.replace(old, new)
+
+    return change
+
+
+def output(cell, **fields):
+    return lambda notebook: notebook.cells[cell].outputs.append(nbformat.v4.new_output(**fields))
+
+
+def without_state(notebook):
+    notebook.metadata["widgets"][_STATE]["state"].pop("a")
+
+
+def without_tooltip(notebook):
+    notebook.metadata["widgets"][_STATE]["state"]["b"]["state"]["tooltip"] = ""
+
+
+DEFECTS = [
+    (opening, replaced(0, "00_x.ipynb", "99_y.ipynb")),
+    (opening, replaced(0, "# Title", "Title")),
+    (opening, replaced(0, "- do;\n", "")),
+    (opening, replaced(0, "Time and memory", "Time")),
+    (parameters, replaced(2, "SEED = 0", "SEED = 1")),
+    (parameters, replaced(2, "BACKBONE = None", "EPOCHS = 3")),
+    (parameters, replaced(1, "google.colab", "google")),
+    (parameters, lambda notebook: notebook.cells[2].metadata.update(tags=[])),
+    (parameters, lambda notebook: notebook.cells.insert(2, nbformat.v4.new_code_cell("x = 1"))),
+    (ending, replaced(8, "## Exercises", "## Questions")),
+    (ending, replaced(9, "## Summary", "## Further reading")),
+    (ending, replaced(9, "{cite:t}`one`", "a book")),
+    (ending, replaced(8, ":label: x-3", "")),
+    (ending, replaced(8, "{solution} x-2", "{solution} x-9")),
+    (claims, replaced(7, "claim", "print")),
+    (claims, output(7, output_type="stream", name="stdout", text="✗ did not hold here: it rises\n")),
+    (moving_figure, lambda notebook: notebook.cells[6].outputs.clear()),
+    (moving_figure, without_state),
+    (moving_figure, without_tooltip),
+    (described_pictures, lambda notebook: notebook.cells[5].metadata.clear()),
+    (described_pictures, lambda notebook: notebook.cells[5].metadata.mystnb.image.update(alt="plot")),
+    (executed, lambda notebook: notebook.cells[4].update(execution_count=None)),
+    (executed, lambda notebook: notebook.cells[4].update(execution_count=9)),
+    (executed, output(4, output_type="stream", name="stderr", text="warning")),
+    (executed, output(4, output_type="error", ename="KeyError", evalue="", traceback=[])),
+    (ignored_numbers, lambda notebook: notebook.cells[3].metadata.update(tags=[])),
+    (ignored_numbers, replaced(4, 'rows["gain"]', "score")),
+    (
+        ignored_numbers,
+        replaced(4, 'record("gain", rows["gain"])', 'rows.append(score)\nfor row in rows:\n    record("gain", row)'),
+    ),
+    (no_paths, output(4, output_type="stream", name="stdout", text="saved to /home/someone/model.keras")),
+    (no_paths, output(4, output_type="stream", name="stdout", text=f"{ROOT}/notebooks")),
+]
+
+
+@pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.__name__)
+def test_a_sound_notebook_has_no_problem(clause):
+    assert clause(sound(), "00_x") == []
+
+
+@pytest.mark.parametrize(("clause", "defect"), DEFECTS)
+def test_each_defect_is_found_by_its_clause_alone(clause, defect):
+    notebook = sound()
+    defect(notebook)
+    assert clause(notebook, "00_x")
+
+
+def test_an_error_that_is_meant_is_none():
+    notebook = sound()
+    output(4, output_type="error", ename="KeyError", evalue="", traceback=[])(notebook)
+    notebook.cells[4].metadata["tags"] = ["raises-exception"]
+    assert executed(notebook, "00_x") == []
