@@ -177,7 +177,7 @@ def confusion(report, normalise=True):
     return fig
 
 
-def neighbours(points, labels, class_names, labelled, wrong, title, limits=None):
+def neighbours(points, labels, class_names, labelled, wrong, title):
     """A map of images in which the nearest labelled image has named all others.
 
     Args:
@@ -187,7 +187,6 @@ def neighbours(points, labels, class_names, labelled, wrong, title, limits=None)
         labelled: Boolean mask, shape (N,): the images whose labels are known, drawn in a box.
         wrong: Boolean mask, shape (N,): the images that got a wrong name, drawn in another colour and larger.
         title: Title.
-        limits: ``((left, right), (bottom, top))`` to keep the frames of a moving figure comparable.
 
     Returns:
         matplotlib.figure.Figure
@@ -204,9 +203,8 @@ def neighbours(points, labels, class_names, labelled, wrong, title, limits=None)
             text = class_names[label] if short else str(label)
             axis.text(x, y, text, color=colour, size=size, weight=weight, ha="center", va="center", bbox=box)
     margin = 0.06 * np.ptp(points, axis=0)
-    low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
-    axis.set(xlim=limits[0] if limits else (low[0], high[0]), ylim=limits[1] if limits else (low[1], high[1]))
-    axis.set(xticks=[], yticks=[], title=title)
+    xlim, ylim = zip(points.min(axis=0) - margin, points.max(axis=0) + margin)
+    axis.set(xlim=xlim, ylim=ylim, xticks=[], yticks=[], title=title)
     axis.spines[:].set_visible(True)
     return fig
 

@@ -119,7 +119,7 @@ def solve_classifier(x, y, l2="cv", seed=0):
         _, history = tune(LogisticRegression(max_iter=5000), {"C": C_GRID}, {"C": DEFAULT_C}, z, y, seed)
         history = {"l2": 1 / history["chosen"]["C"], **history}
     # The solver's own tolerance is good enough to choose by, but stops well before the optimum.
-    regression = LogisticRegression(C=1 / history["l2"], max_iter=5000, tol=1e-8).fit(z, y)
+    regression = LogisticRegression(C=1 / history["l2"], max_iter=5000, tol=1e-10).fit(z, y)
     weights, bias = regression.coef_.T, regression.intercept_
     if weights.shape[1] == 1:  # two classes: scikit-learn gives one logit, the log-odds of the second
         weights, bias = np.hstack([-weights, weights]) / 2, np.hstack([-bias, bias]) / 2
