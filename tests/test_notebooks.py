@@ -52,12 +52,7 @@ def called(tree):
 
 def parsed(cell):
     """A cell's statements; lines of IPython's own are left out."""
-    lines = ("pass" if re.match(r"\s*[%!]", line) else line for line in cell.source.split("\n"))
-    kept = [
-        re.match(r"\s*", old)[0] + new.strip() if new == "pass" else new
-        for old, new in zip(cell.source.split("\n"), lines)
-    ]
-    return ast.parse("\n".join(kept))
+    return ast.parse(re.sub(r"^(\s*)[%!].*", r"\1pass", cell.source, flags=re.MULTILINE))
 
 
 def opening(notebook, name):
@@ -161,33 +156,46 @@ def executed(notebook, name):
 
 
 def ignored_numbers(notebook, name):
-    """A cell that records what was measured live is tagged nbval-ignore-output; stored studies give the same each time."""
+    """A cell that records what was measured live is tagged nbval-ignore-output; a stored study never changes."""
     live, problems = set(), []
     for position, cell in enumerate(notebook.cells, 1):
-        if cell.cell_type != "code":
-            continue
-        for statement in parsed(cell).body:
-            names = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
-            if not (called(statement) & LIVE or {node.id for node in names if isinstance(node.ctx, ast.Load)} & live):
-                continue
-            live |= {node.id for node in names if isinstance(node.ctx, ast.Store)}
-            live |= {node.name for node in ast.walk(statement) if isinstance(node, ast.FunctionDef)}
-            for node in ast.walk(statement):  # filled in place: scores.append(…), scores[key] = …
-                if (
-                    isinstance(node, ast.Subscript)
-                    and isinstance(node.ctx, ast.Store)
-                    and isinstance(node.value, ast.Name)
-                ):
-                    live.add(node.value.id)
-                if (
-                    isinstance(node, ast.Attribute)
-                    and node.attr in ("append", "extend", "update")
-                    and isinstance(node.value, ast.Name)
-                ):
-                    live.add(node.value.id)
-            if "record" in called(statement) and "nbval-ignore-output" not in tags(cell):
+        for statement in parsed(cell).body if cell.cell_type == "code" else ():
+            measured = called(statement) & LIVE or loaded(statement) & live
+            live = live | stored(statement) if measured else live - stored(statement)
+            if measured and "record" in called(statement) and "nbval-ignore-output" not in tags(cell):
                 problems.append(f"cell {position} records what was measured live and is not tagged nbval-ignore-output")
     return problems
+
+
+def loaded(statement):
+    """Names that a statement takes from outside: neither loop variables nor what belongs to a function inside it."""
+    own = set()
+    for node in ast.walk(statement):
+        if isinstance(node, (ast.For, ast.comprehension)):
+            own |= names(node.target)
+        elif isinstance(node, ast.FunctionDef):
+            own |= {argument.arg for argument in ast.walk(node) if isinstance(argument, ast.arg)} | names(
+                node, ast.Store
+            )
+    return names(statement, ast.Load) - own
+
+
+def stored(statement):
+    """Names that a statement leaves behind or fills in place: ``scores.append(…)``, ``scores[key] = …``."""
+    if isinstance(statement, ast.FunctionDef):
+        return {statement.name}
+    filled = {
+        node.value.id
+        for node in ast.walk(statement)
+        if isinstance(getattr(node, "value", None), ast.Name)
+        and (isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store))
+        | (isinstance(node, ast.Attribute) and node.attr in ("append", "extend", "update"))
+    }
+    return names(statement, ast.Store) | filled
+
+
+def names(tree, context=(ast.Store, ast.Load)):
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, context)}
 
 
 def texts(notebook):
@@ -323,7 +331,8 @@ def sound():
     picture = {"model_name": "ImageModel", "state": {"tooltip": "rate: 1"}}
     cells = [
         v4.new_markdown_cell(
-            f"# Title\n\n[![Open in Colab](badge.svg)]({link})\n\n**You will be able to**\n\n- do;\n- see,\n  and hear;\n- say.\n\n"
+            f"# Title\n\n[![Open in Colab](badge.svg)]({link})\n\n"
+            "**You will be able to**\n\n- do;\n- see,\n  and hear;\n- say.\n\n"
             "**Time and memory.** Little.\n\n**What to know first.** Nothing."
         ),
         v4.new_code_cell('import sys\n\nif "google.colab" in sys.modules:\n    %pip install x'),
