@@ -226,9 +226,7 @@ def test_the_penalty_is_chosen_by_cross_validation_the_stronger_of_equals(seed):
     grid = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0]
     folds = StratifiedKFold(3, shuffle=True, random_state=seed)
     z = StandardScaler().fit_transform(x)
-    scores = [
-        cross_val_score(LogisticRegression(C=C, max_iter=5000), z, y, cv=folds).mean() for C in grid
-    ]
+    scores = [cross_val_score(LogisticRegression(C=C, max_iter=5000), z, y, cv=folds).mean() for C in grid]
     assert len(set(np.round(scores, 9))) > 2  # otherwise any choice would do
     np.testing.assert_allclose(history["scores"], scores)
     assert history["l2"] == pytest.approx(1 / grid[int(np.argmax(scores))])
