@@ -55,7 +55,8 @@ def main():
     print(f"{'':<22} {'seconds':>8}   ratio: {'min':>5} {'median':>7} {'max':>5}")
     for name, column, ratio in zip(measured, times.T, ratios.T):
         print(
-            f"{name:<22} {np.median(column):>8.2f}          {ratio.min():>5.2f} {np.median(ratio):>7.2f} {ratio.max():>5.2f}"
+            f"{name:<22} {np.median(column):>8.2f}          "
+            f"{ratio.min():>5.2f} {np.median(ratio):>7.2f} {ratio.max():>5.2f}"
         )
     reached = np.median(ratios[:, 1])
     print(f"goal: a probe takes at most {GOAL} × decoding and predicting; it takes {reached:.2f} ×")
