@@ -148,18 +148,17 @@ def curves(history, best_epoch=None):
     return fig
 
 
-def confusion(report, normalise=True):
-    """The confusion matrix of a :class:`~tlutils.evaluation.Report`; rows are true classes.
+def confusion(report):
+    """The confusion matrix of a :class:`~tlutils.evaluation.Report`: counts, shaded by their share of each true class.
 
     Args:
         report: A Report of a classifier.
-        normalise: Shade by the share of each true class; the counts are written either way.
 
     Returns:
         matplotlib.figure.Figure
     """
     counts = report.confusion
-    shade = counts / counts.sum(axis=1, keepdims=True).clip(1) if normalise else counts
+    shade = counts / counts.sum(axis=1, keepdims=True).clip(1)
     n = len(counts)
     side = max(3.6, 0.42 * n + 1.4)
     fig, axis = figure(size=(side, side * 0.92))
