@@ -205,10 +205,18 @@ def test_a_relative_keras_home_still_holds_in_the_notebooks_folder(tmp_path, mon
 def test_ctrl_c_ends_everything_and_exits_130(tmp_path):
     write_notebook(tmp_path / "notebooks" / "01_hang.ipynb", HANG)
     command = [sys.executable, "-m", "tlutils.cli", "run"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background of a script, Ctrl-C is ignored, and the child would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     pids = pids_written_to(tmp_path / "notebooks" / "pids.txt")
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr) == (130, "tlutils: interrupted\n")
     assert all(gone(pid) for pid in pids)
 
