@@ -144,6 +144,7 @@ def tabs(browser, site):
 
     def open_page(page, width=1280, **options):
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        context.set_default_timeout(120_000)  # a busy machine takes its time
         contexts.append(context)
         tab = context.new_page()
         tab.on("request", lambda request: foreign(request.url))
