@@ -1,4 +1,4 @@
-"""The tables of chapter 04: five heads on the same frozen backbone, from the same labels, over five draws of them.
+"""The tables of chapter 04: five heads on the same frozen backbone, from the same labels, over ten draws of them.
 
 Linear heads are solved by `training.linear_probe`, which chooses its penalty within the labels. Heads with hidden
 layers are trained on the cached features by `training.fine_tune(model, task, blocks=0)`; their rate and dropout were
@@ -21,7 +21,7 @@ from tlutils.runtime import setup
 NAME = "feature_extraction"
 BACKBONE = "pocket_resnet"
 BUDGETS = (5, 20)
-SEEDS = range(5)
+SEEDS = range(10)
 HEADS = {
     "linear, average": Head(),
     "linear, maximum": Head(pooling="max"),

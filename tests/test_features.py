@@ -82,7 +82,7 @@ def test_features_follow_the_weights():
 
 
 def test_files_are_streamed_and_give_what_their_pixels_give(folder, monkeypatch):
-    folder.fill("one", 7, size=(8, 8), channels=1).fill("two", 6, size=(8, 8), channels=1)
+    folder.fill("one", 7, size=(20, 16), channels=1).fill("two", 6, size=(16, 20), channels=1)
     files = data.load(folder.path, image_size=8, channels=1).train
     arrays = data.Examples(files.labels, image_size=(8, 8), channels=1, pixels=files.images())
     backbone = small()

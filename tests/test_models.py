@@ -204,6 +204,30 @@ def test_a_block_can_be_named(any_pocket):
         assert by_name == models.unfreeze(model, len(any_pocket.blocks) - number)
 
 
+def test_a_backbone_that_was_frozen_as_a_whole_trains_again_also_when_loaded(tiny, tmp_path):
+    import keras
+
+    tiny.model.trainable = False  # as Keras' own guide freezes a base model
+    model = models.classifier(tiny, 3)
+    report = models.unfreeze(model, 1)
+    assert {path.split("/")[-2] for path in paths(model.trainable_weights)} == {"high_conv", "output"}
+    assert report.trainable == sizes(model.trainable_weights)
+    assert {path.split("/")[-2] for path in paths(tiny.model.trainable_weights)} == {"high_conv"}
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert paths(loaded.trainable_weights) == paths(model.trainable_weights)
+
+
+def test_a_layer_that_was_frozen_by_hand_trains_again(tiny):
+    model = models.classifier(tiny, 3)
+    before = models.unfreeze(model, 1)
+    block = models.backbone_layer(model).get_layer("high")
+    for name in ("high_conv", "high_bn"):
+        block.get_layer(name).trainable = False
+    assert models.trainable_report(model).trainable < before.trainable
+    assert models.unfreeze(model, 1) == before
+
+
 def test_the_conversion_to_gray_never_trains(resnet):
     model = models.classifier(resnet, 3)
     models.unfreeze(model, -1)

@@ -61,6 +61,7 @@ except AttributeError as error:
 
 def test_setting_up_and_computing_writes_nothing_to_stderr_and_sees_no_hidden_gpu():
     code = """
+import os
 from tlutils import runtime
 found = runtime.setup(gpu="off", seed=3)
 print(found)
@@ -70,10 +71,11 @@ model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
 model.compile("sgd", "mse")
 model.fit(tf.ones((8, 4)), tf.ones((8, 2)), verbose=0)
 print(tf.config.get_visible_devices("GPU"), tf.config.list_physical_devices("GPU"))
+print(os.environ["CUDA_VISIBLE_DEVICES"])
 """
     result = run(code)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.splitlines() == ["Running on the CPU; seed 3.", "[] []"]
+    assert result.stdout.splitlines() == ["Running on the CPU; seed 3.", "[] []", "-1"]
 
 
 def test_a_gpu_that_is_hidden_is_not_there_to_be_required():

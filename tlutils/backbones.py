@@ -78,7 +78,6 @@ class _Entry:
     image_size: int
     licence: str
     application: str = ""  # the function of keras.applications; empty for the pocket zoo
-    module: str = ""
     file: str = ""  # where Keras keeps the weights, under $KERAS_HOME/models
     options: dict = field(default_factory=dict)
 
@@ -99,12 +98,8 @@ _BACKBONES = {
     "pocket_resnet": _pocket("ResNet", 133_176),
     "pocket_inception": _pocket("Inception", 124_728),
     "pocket_mobilenet": _pocket("MobileNetV2", 101_048),
-    "vgg16": _Entry(
-        "VGG", 14_714_688, r"(block\d)_", "caffe", 224, _OXFORD, "VGG16", "vgg16", f"vgg16_{_DIM}_notop.h5"
-    ),
-    "vgg19": _Entry(
-        "VGG", 20_024_384, r"(block\d)_", "caffe", 224, _OXFORD, "VGG19", "vgg19", f"vgg19_{_DIM}_notop.h5"
-    ),
+    "vgg16": _Entry("VGG", 14_714_688, r"(block\d)_", "caffe", 224, _OXFORD, "VGG16", f"vgg16_{_DIM}_notop.h5"),
+    "vgg19": _Entry("VGG", 20_024_384, r"(block\d)_", "caffe", 224, _OXFORD, "VGG19", f"vgg19_{_DIM}_notop.h5"),
     "resnet50": _Entry(
         "ResNet",
         23_587_712,
@@ -113,7 +108,6 @@ _BACKBONES = {
         224,
         "MIT, Kaiming He",
         "ResNet50",
-        "resnet",
         f"resnet50_{_DIM}_notop.h5",
     ),
     "resnet101": _Entry(
@@ -124,7 +118,6 @@ _BACKBONES = {
         224,
         "MIT, Kaiming He",
         "ResNet101",
-        "resnet",
         f"resnet101_{_DIM}_notop.h5",
     ),
     "resnet50_v2": _Entry(
@@ -135,7 +128,6 @@ _BACKBONES = {
         224,
         "BSD, Facebook",
         "ResNet50V2",
-        "resnet_v2",
         f"resnet50v2_{_DIM}_notop.h5",
     ),
     "inception_v3": _Entry(
@@ -146,7 +138,6 @@ _BACKBONES = {
         299,
         _GOOGLE,
         "InceptionV3",
-        "inception_v3",
         f"inception_v3_{_DIM}_notop.h5",
     ),
     "xception": _Entry(
@@ -157,7 +148,6 @@ _BACKBONES = {
         299,
         "MIT, François Chollet",
         "Xception",
-        "xception",
         f"xception_{_DIM}_notop.h5",
     ),
     "mobilenet": _Entry(
@@ -168,7 +158,6 @@ _BACKBONES = {
         224,
         _GOOGLE,
         "MobileNet",
-        "mobilenet",
         "mobilenet_1_0_224_tf_no_top.h5",
     ),
     "mobilenet_0.25": _Entry(
@@ -179,7 +168,6 @@ _BACKBONES = {
         224,
         _GOOGLE,
         "MobileNet",
-        "mobilenet",
         "mobilenet_2_5_224_tf_no_top.h5",
         {"alpha": 0.25},
     ),
@@ -191,7 +179,6 @@ _BACKBONES = {
         224,
         _GOOGLE,
         "MobileNetV2",
-        "mobilenet_v2",
         f"mobilenet_v2_{_DIM}_1.0_224_no_top.h5",
     ),
     "mobilenet_v2_0.35": _Entry(
@@ -202,7 +189,6 @@ _BACKBONES = {
         224,
         _GOOGLE,
         "MobileNetV2",
-        "mobilenet_v2",
         f"mobilenet_v2_{_DIM}_0.35_224_no_top.h5",
         {"alpha": 0.35},
     ),
@@ -214,7 +200,6 @@ _BACKBONES = {
         224,
         _GOOGLE,
         "MobileNetV3Small",
-        "mobilenet_v3",
         "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
     ),
     "mobilenet_v3_large": _Entry(
@@ -225,7 +210,6 @@ _BACKBONES = {
         224,
         _GOOGLE,
         "MobileNetV3Large",
-        "mobilenet_v3",
         "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
     ),
     "densenet121": _Entry(
@@ -236,7 +220,6 @@ _BACKBONES = {
         224,
         "BSD 3-Clause, Gao Huang et al.",
         "DenseNet121",
-        "densenet",
         f"densenet121_{_DIM}_notop.h5",
     ),
     "efficientnet_b0": _Entry(
@@ -247,7 +230,6 @@ _BACKBONES = {
         224,
         _GOOGLE,
         "EfficientNetB0",
-        "efficientnet",
         "efficientnetb0_notop.h5",
     ),
     "efficientnet_v2_b0": _Entry(
@@ -258,7 +240,6 @@ _BACKBONES = {
         224,
         _GOOGLE,
         "EfficientNetV2B0",
-        "efficientnet_v2",
         "efficientnetv2-b0_notop.h5",
     ),
     "convnext_tiny": _Entry(
@@ -269,7 +250,6 @@ _BACKBONES = {
         224,
         "MIT, Meta Platforms",
         "ConvNeXtTiny",
-        "convnext",
         "convnext_tiny_notop.h5",
     ),
 }

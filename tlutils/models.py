@@ -4,6 +4,7 @@ A model is a chain: raw pixels → backbone → pooling → hidden layers → dr
 block by block, also on a model that was saved and loaded again.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 from tlutils.backbones import PREPROCESS_LAYER, STEM_LAYER
@@ -176,19 +177,26 @@ def unfreeze(model, blocks):
     Raises:
         ValueError: ``blocks`` is out of range or names no block of this backbone; the message lists the names.
     """
-    import keras
-
     first = _first_trained(model, blocks)
     backbone = backbone_layer(model)
     backbone.trainable = True  # a frozen parent hides whatever trains inside it
     for i, part in enumerate(_parts(model)):
-        part.trainable = i >= first and part.name != PREPROCESS_LAYER
-        for layer in all_layers(part):
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = False
+        _set_trainable(part, i >= first)
     for layer in _head_layers(model):
         layer.trainable = True
     return trainable_report(model)
+
+
+def _set_trainable(layer, trainable):
+    """Set the flag on a layer and on each layer inside it, BatchNorm excepted.
+
+    A model passes its flag on only when it changes: a layer that was frozen by hand would stay frozen otherwise.
+    """
+    import keras
+
+    layer.trainable = trainable and not isinstance(layer, keras.layers.BatchNormalization)
+    for inner in getattr(layer, "layers", ()):
+        _set_trainable(inner, trainable)
 
 
 def trainable_report(model):
@@ -207,8 +215,7 @@ def trainable_report(model):
 
 
 def _size(weights):
-    # The random state of dropout is a weight for Keras, but no parameter of the model.
-    return sum(int(weight.numpy().size) for weight in weights if "seed_generator" not in weight.path)
+    return sum(math.prod(weight.shape) for weight in weights)
 
 
 def truncate(backbone, block):

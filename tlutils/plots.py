@@ -209,7 +209,7 @@ def neighbours(points, labels, class_names, labelled, wrong, title):
 
 
 def penalties(strengths, series, ylabels):
-    """What a measured score does as the penalty of a head changes, one panel a score.
+    """What a measured score does as the penalty of a head changes: one panel a score, one below the other.
 
     Args:
         strengths: scikit-learn's C, the inverse of the penalty, from strong to weak.
@@ -219,14 +219,15 @@ def penalties(strengths, series, ylabels):
     Returns:
         matplotlib.figure.Figure
     """
-    fig, axes = figure(1, len(ylabels), (4.2 * len(ylabels), 3.4), squeeze=False)
+    fig, axes = figure(len(ylabels), 1, (5.6, 2.6 * len(ylabels)), squeeze=False, sharex=True)
     looks = zip(("vermilion", "orange", "green", "blue"), "^sDo")
     for (name, scores), (colour, marker) in zip(series.items(), looks):
-        for axis, values in zip(axes[0], scores):
+        for axis, values in zip(axes[:, 0], scores):
             axis.plot(strengths, values, color=COLOURS[colour], marker=marker, label=name)
-    for axis, ylabel in zip(axes[0], ylabels):
-        axis.set(xscale="log", xlabel="C (strong penalty ← → weak)", ylabel=ylabel)
-    axes[0][-1].legend(title="labels per class")
+    for axis, ylabel in zip(axes[:, 0], ylabels):
+        axis.set(xscale="log", ylabel=ylabel)
+    axis.set_xlabel("C (strong penalty ← → weak)")
+    axis.legend(title="labels per class")
     return fig
 
 

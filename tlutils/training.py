@@ -12,6 +12,7 @@ import sys
 import time
 import weakref
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +50,10 @@ def linear_probe(model, task, l2="cv", *, cache_dir=None, seed=0):
 
     The features are extracted once. A classifier's head is scikit-learn's multinomial logistic regression, a
     regressor's is ridge regression, both on standardised features; the solution is written into the Keras head, so the
-    returned model's predictions equal scikit-learn's. Its optimum is the one that scikit-learn finds at its own
-    tolerance. Only ``task.train`` is looked at.
+    returned model's predictions equal scikit-learn's. Only ``task.train`` is looked at.
 
     Args:
-        model: A classifier or regressor with a linear head and average or maximum pooling.
+        model: A classifier or regressor with a linear head, whatever its pooling.
         task: An :class:`~tlutils.data.ImageTask`.
         l2: ``"cv"`` chooses the penalty by cross-validation within the training labels (three folds, accuracy; the
             stronger penalty where two are level) and uses a fixed default with fewer than three labels a class; a
@@ -66,7 +66,7 @@ def linear_probe(model, task, l2="cv", *, cache_dir=None, seed=0):
 
     Raises:
         ValueError: The head has hidden layers (train it with ``fine_tune(model, task, blocks=0)``), the model and the
-            task disagree on the number of classes, or ``l2`` is negative.
+            task disagree on the number of classes, or ``l2`` is not positive.
     """
     started = time.perf_counter()
     require_tensorflow()
@@ -78,7 +78,7 @@ def linear_probe(model, task, l2="cv", *, cache_dir=None, seed=0):
             f"linear_probe solves a linear head; {model.name!r} has hidden layers in its head. "
             "Train it with fine_tune(model, task, blocks=0)."
         )
-    if l2 != "cv" and not (isinstance(l2, (int, float)) and l2 > 0):
+    if l2 != "cv" and not (isinstance(l2, Real) and not isinstance(l2, bool) and 0 < l2 < np.inf):
         raise ValueError(f"l2 must be 'cv' or a positive number, not {l2!r}")
     models.freeze(model)
     pooling = {"GlobalAveragePooling2D": "avg", "GlobalMaxPooling2D": "max"}.get(type(model.get_layer("pool")).__name__)
@@ -105,21 +105,24 @@ def solve_classifier(x, y, l2="cv", seed=0):
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     x = np.asarray(x, "float64")
     scaler = StandardScaler().fit(x)
     z, axes = scaler.transform(x), None
-    if z.shape[1] > len(z):
-        # With a quadratic penalty the optimum lies in the span of the images. Solving there, in as many dimensions as
-        # there are images, gives the same weights many times faster.
-        axes = np.linalg.svd(z, full_matrices=False)[2]
-        z = z @ axes.T
     history = {"l2": l2}
-    if l2 == "cv":
-        _, history = tune(LogisticRegression(max_iter=5000), {"C": C_GRID}, {"C": DEFAULT_C}, z, y, seed)
-        history = {"l2": 1 / history["chosen"]["C"], **history}
-    # The solver's own tolerance is good enough to choose by, but stops well before the optimum.
-    regression = LogisticRegression(C=1 / history["l2"], max_iter=5000, tol=1e-10).fit(z, y)
+    # Matrices this small gain nothing from a second thread; threads that wait for each other cost a lot.
+    with threadpool_limits(1, "blas"):
+        if z.shape[1] > len(z):
+            # With a quadratic penalty the optimum lies in the span of the images. Solving there, in as many dimensions
+            # as there are images, gives the same weights many times faster.
+            axes = np.linalg.svd(z, full_matrices=False)[2]
+            z = z @ axes.T
+        if l2 == "cv":
+            _, history = tune(LogisticRegression(max_iter=5000), {"C": C_GRID}, {"C": DEFAULT_C}, z, y, seed)
+            history = {"l2": 1 / history["chosen"]["C"], **history}
+        # The solver's own tolerance is good enough to choose by, but stops well before the optimum.
+        regression = LogisticRegression(C=1 / history["l2"], max_iter=5000, tol=1e-10).fit(z, y)
     weights, bias = regression.coef_.T, regression.intercept_
     if weights.shape[1] == 1:  # two classes: scikit-learn gives one logit, the log-odds of the second
         weights, bias = np.hstack([-weights, weights]) / 2, np.hstack([-bias, bias]) / 2
@@ -169,13 +172,20 @@ def tune(estimator, grid, default, x, y, seed=0):
     if np.unique(y, return_counts=True)[1].min() < MIN_LABELS_FOR_CV:
         return estimator.set_params(**default).fit(x, y), {"chosen": dict(default)}
     folds = StratifiedKFold(MIN_LABELS_FOR_CV, shuffle=True, random_state=seed)
-    search = GridSearchCV(estimator, {key: list(values) for key, values in grid.items()}, cv=folds).fit(x, y)
+    candidates = {key: list(values) for key, values in grid.items()}
+    search = GridSearchCV(estimator, candidates, cv=folds, refit=_first_best).fit(x, y)
     results = search.cv_results_
     return search.best_estimator_, {
         "chosen": search.best_params_,
         "candidates": list(results["params"]),
         "scores": results["mean_test_score"].tolist(),
     }
+
+
+def _first_best(results):
+    """Index of the first candidate with the best mean score; means that differ by rounding only are level."""
+    scores = np.round(results["mean_test_score"], 9)
+    return int(np.flatnonzero(scores == scores.max())[0])
 
 
 def _unscaled(scaler, weights, bias):

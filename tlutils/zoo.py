@@ -134,10 +134,6 @@ FAMILIES = {
 }
 
 
-# Passes over the letters with which each shipped network was pretrained.
-EPOCHS = {"pocket_vgg": 3, "pocket_resnet": 6, "pocket_inception": 3, "pocket_mobilenet": 3}
-
-
 def pretrain(name, images=60_000, epochs=6, learning_rate=3e-3, batch_size=256, seed=0, work=None, verbose=True):
     """Pretrain one pocket network on printed letters.
 
@@ -314,7 +310,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m tlutils.zoo", description=main.__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(FAMILIES)}; default: all")
     parser.add_argument("--images", type=int, default=60_000, help="letters to draw (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, help="passes over them (default: 3, but 6 for pocket_resnet)")
+    parser.add_argument("--epochs", type=int, default=6, help="passes over them (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder for the weights (default: the package's)")
     parser.add_argument(
@@ -327,9 +323,8 @@ def main(argv=None):
 
     setup(gpu="auto", seed=options.seed)
     for name in options.names or FAMILIES:
-        epochs = options.epochs or EPOCHS[name]
-        print(f"{name}: {options.images:,} letters, {epochs} epochs", flush=True)
-        model, result = pretrain(name, options.images, epochs, seed=options.seed, work=options.work)
+        print(f"{name}: {options.images:,} letters, {options.epochs} epochs", flush=True)
+        model, result = pretrain(name, options.images, options.epochs, seed=options.seed, work=options.work)
         save(model, result, options.out)
         print(f"{name}: {result['accuracy']:.1%} on held-out fonts after {result['seconds']} s", flush=True)
     return 0
