@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 NBVAL  := --nbval --nbval-current-env --nbval-cell-timeout=300 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
-.PHONY: book test test-all notebooks experiments html serve full zoo benchmarks lint clean
+.PHONY: book test test-slow test-all notebooks experiments html serve full zoo benchmarks lint clean
 
 book: $(READY)  ## run every chapter on this machine and render the book into _build/html
 	$(BIN)/tlutils run --out _build/notebooks
@@ -17,8 +17,10 @@ test: $(READY) lint  ## everything that must hold before a change lands
 	$(BIN)/python -m pytest -m "not slow" tests
 	TLUTILS_PROGRESS=0 $(BIN)/python -m pytest $(NBVAL) notebooks
 
-test-all: $(READY) test  ## and what takes long: every ImageNet family, real weights in full
+test-slow: $(READY)  ## what takes long: every ImageNet family, real weights in full, other releases of Keras
 	$(BIN)/python -m pytest -m slow tests
+
+test-all: test test-slow
 
 notebooks: $(READY)  ## regenerate notebooks/*.ipynb from their text, with fresh outputs
 	$(BIN)/python scripts/notebooks.py sync

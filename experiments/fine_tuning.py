@@ -3,18 +3,15 @@
 Every setting of one seed sees the same k labels a class and nothing more, and all of them start from the same solved
 probe, but for those that ask for a random head. Each is tested on the last 797 digits of the file and, with the letter
 classifier's own head put on the tuned backbone, on freshly drawn letters of the held-out fonts: the source task.
-Budgets, epochs and candidate settings were fixed with seeds from 100 on, on the validation images of
-`data.load("digits", seed=...)`. Without an argument the script measures everything, on two processes, and writes
-book/results/fine_tuning.json.
+Epochs and the candidate values were set by hand; every setting that was measured is stored, and none is chosen by the
+test images. Without an argument the script measures everything and writes book/results/fine_tuning.json.
 """
 
 import argparse
-import os
 import time
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
 
+import _pool
 import numpy as np
 
 from tlutils import backbones, data, evaluation, letters, models, results, training, zoo
@@ -164,16 +161,13 @@ def _measure_seeds(setting):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=2, help="processes, of one core each (default: %(default)s)")
+    _pool.add_argument(parser)
     options = parser.parse_args()
-    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"  # for the processes to come
     started, rows, todo = time.perf_counter(), [], list(settings())
-    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        for done, measured in enumerate(pool.map(_measure_seeds, todo), start=1):
-            rows += measured
-            mean, seconds = np.mean([row["accuracy"] for row in measured]), time.perf_counter() - started
-            print(f"{done:>3}/{len(todo)}  {seconds:4.0f} s  {mean:.3f}  {todo[done - 1]}", flush=True)
+    for done, measured in enumerate(_pool.measured(_measure_seeds, todo, options.jobs), start=1):
+        rows += measured
+        mean, seconds = np.mean([row["accuracy"] for row in measured]), time.perf_counter() - started
+        print(f"{done:>3}/{len(todo)}  {seconds:4.0f} s  {mean:.3f}  {todo[done - 1]}", flush=True)
     results.save(
         NAME,
         rows,

@@ -16,6 +16,8 @@ import time
 from functools import cache
 from pathlib import Path
 
+import _pool
+
 from tlutils import backbones, data, evaluation, models, plots, results, training
 from tlutils.runtime import setup
 
@@ -29,18 +31,27 @@ METHODS = ("svm", "probe", "fine_tune", "scratch")
 SVM_GRID = {"C": (0.1, 1.0, 10.0, 100.0), "gamma": (0.003, 0.01, 0.03)}
 SVM_DEFAULT = {"C": 10.0, "gamma": 0.01}
 RECIPES = {
-    "fine_tune": {"blocks": 2, "epochs": 20, "learning_rate": 3e-4},
-    "scratch": {"learning_rate": 1e-2, "augment": False},
+    "fine_tune": {"blocks": 2, "epochs": 60, "learning_rate": 3e-3, "augment": True},
+    "scratch": {"learning_rate": 1e-2, "augment": True},
 }
 SCRATCH_STEPS, SCRATCH_EPOCHS = 600, 150  # as many epochs as give this many steps, at most this many
 CANDIDATES = {
     "fine_tune": [
-        {"blocks": blocks, "epochs": 20, "learning_rate": rate}
-        for blocks in (1, 2, 4, -1)
-        for rate in (1e-4, 3e-4, 1e-3, 3e-3)
+        *(
+            {"blocks": blocks, "epochs": 20, "learning_rate": rate, "augment": False}
+            for blocks in (1, 2, 4, -1)
+            for rate in (1e-4, 3e-4, 1e-3, 3e-3)
+        ),
+        *(
+            {"blocks": blocks, "epochs": 60, "learning_rate": rate, "augment": True}
+            for blocks in (2, -1)
+            for rate in (1e-3, 3e-3)
+        ),
     ],
     "scratch": [
-        {"learning_rate": rate, "augment": augment} for augment in (False, True) for rate in (3e-3, 1e-2, 3e-2)
+        {"learning_rate": rate, "augment": augment}
+        for augment, rates in ((False, (3e-3, 1e-2, 3e-2, 1e-1)), (True, (3e-3, 1e-2, 3e-2)))
+        for rate in rates
     ],
 }
 
@@ -49,7 +60,7 @@ CHECK = [
     {"method": "svm", "labels_per_class": 5, "seed": 0},
     {"method": "probe", "labels_per_class": 1, "seed": 3},
     {"method": "probe", "labels_per_class": 10, "seed": 0},
-    {"method": "fine_tune", "labels_per_class": 5, "seed": 1},
+    {"method": "fine_tune", "labels_per_class": 1, "seed": 1},
 ]
 
 _models = {}
@@ -75,21 +86,18 @@ def train(method, task, seed, recipe=None):
     """Train one method on ``task.train``; returns a function from Examples to their Report."""
     if method == "svm":
         return pixel_svm(task, seed)
-    model, recipe = _fresh_model(method != "scratch", seed), recipe or RECIPES.get(method)
+    model = _fresh_model(method != "scratch", seed)
     if method == "probe":
         training.linear_probe(model, task, seed=seed)
-    elif method == "fine_tune":
+        return lambda examples: evaluation.evaluate(model, examples)
+    recipe = dict(recipe or RECIPES[method])
+    recipe["augment"] = _augmentation() if recipe["augment"] else None
+    if method == "fine_tune":
         training.fine_tune(model, task, seed=seed, **recipe)
     else:
         steps = -(-len(task.train) // 32)
-        training.train_from_scratch(
-            model,
-            task,
-            min(SCRATCH_EPOCHS, -(-SCRATCH_STEPS // steps)),
-            recipe["learning_rate"],
-            augment=_augmentation() if recipe["augment"] else None,
-            seed=seed,
-        )
+        epochs = min(SCRATCH_EPOCHS, -(-SCRATCH_STEPS // steps))
+        training.train_from_scratch(model, task, epochs, seed=seed, **recipe)
     return lambda examples: evaluation.evaluate(model, examples)
 
 
@@ -118,20 +126,7 @@ def _fresh_model(pretrained, seed):
     return model
 
 
-@cache
-def _augmentation():
-    """Turned by up to 14 degrees, shifted and scaled by up to a tenth."""
-    import keras
-    from keras import layers
-
-    fill = {"fill_mode": "constant", "fill_value": 0.0}
-    return keras.Sequential(
-        [
-            layers.RandomRotation(0.04, **fill),
-            layers.RandomTranslation(0.1, 0.1, **fill),
-            layers.RandomZoom(0.1, **fill),
-        ]
-    )
+_augmentation = cache(training.augmentation)  # one for all runs, so that a step is traced once
 
 
 def develop():
@@ -170,20 +165,26 @@ def develop():
             )
 
 
+def _measure_seeds(cell):
+    setup(gpu="auto")
+    method, labels_per_class = cell
+    return [measure(method, labels_per_class, seed) for seed in SEEDS]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--develop", action="store_true", help="compare recipes on validation images; stores nothing")
+    _pool.add_argument(parser)
     options = parser.parse_args()
-    setup(gpu="auto")
     if options.develop:
+        setup(gpu="auto")
         return develop()
     started, rows = time.perf_counter(), []
-    for labels_per_class in BUDGETS:
-        for method in METHODS:
-            new = [measure(method, labels_per_class, seed) for seed in SEEDS]
-            rows += new
-            mean, seconds = (sum(row[key] for row in new) / len(new) for key in ("accuracy", "seconds"))
-            print(f"{labels_per_class:>3} labels  {method:<9}  {mean:.3f}  {seconds:.1f} s a draw", flush=True)
+    cells = [(method, labels_per_class) for method in METHODS for labels_per_class in BUDGETS]
+    for (method, labels_per_class), new in zip(cells, _pool.measured(_measure_seeds, cells, options.jobs)):
+        rows += new
+        mean, seconds = (sum(row[key] for row in new) / len(new) for key in ("accuracy", "seconds"))
+        print(f"{labels_per_class:>3} labels  {method:<9}  {mean:.3f}  {seconds:.1f} s a draw", flush=True)
     recipes = {"svm": {"grid": SVM_GRID, "default": SVM_DEFAULT}, **RECIPES}
     results.save(
         NAME,

@@ -278,12 +278,6 @@ def address(root=ROOT):
     return match[1].removesuffix(".git"), repository["branch"]
 
 
-def colab_url(name, root=ROOT):
-    """Return the address that opens a page of the book, such as ``notebooks/01_first_transfer``, in Colab."""
-    slug, branch = address(root)
-    return f"https://colab.research.google.com/github/{slug}/blob/{branch}/{name}.ipynb"
-
-
 def linked_files(root=ROOT):
     """Return the files whose links must follow ``_config.yml``."""
     return sorted({file for pattern in LINKED_FILES for file in root.glob(pattern) if file.is_file()})

@@ -2,7 +2,7 @@
 
 People edit ``notebooks/text/NN_name.md`` (MyST Markdown); ``notebooks/NN_name.ipynb`` is made from it.
 
-    python scripts/notebooks.py sync     # text → ipynb; unchanged cells keep their outputs
+    python scripts/notebooks.py sync     # text → ipynb; unchanged cells keep their outputs, edited notebooks stay
     python scripts/notebooks.py check    # list where the two disagree; exit code 1 if they do
 
     python scripts/notebooks.py reference    # take the recorded numbers of the notebooks as the new references
@@ -13,6 +13,7 @@ none for a time, which differs on every machine and is not compared.
 
 import argparse
 import difflib
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 
-from tlutils.results import records_in
+from tlutils.results import records_in, write_text
 from tlutils.runner import tidy, write
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
@@ -29,21 +30,45 @@ REFERENCE = NOTEBOOKS.parent / "book" / "results" / "reference.json"
 _RUNTIME_METADATA = {"papermill", "execution", "collapsed", "scrolled"}
 
 
+class EditedError(Exception):
+    """Cells of a notebook were edited, and nothing was written; the message says how to go on."""
+
+
 def sync(folder=NOTEBOOKS):
     """Make each notebook of a folder from its text.
 
     Returns:
         list: Paths of the notebooks that changed.
+
+    Raises:
+        EditedError: Somebody edited the cells of a notebook instead of its text.
     """
-    changed = []
-    for text in sorted((folder / "text").glob("*.md")):
-        path = folder / f"{text.stem}.ipynb"
-        notebook = _read(text)
-        if path.is_file():
-            _keep_outputs(notebook, nbformat.read(path, 4))
-        if write(tidy(notebook, committed=True), path):
-            changed.append(path)
-    return changed
+    made = {folder / f"{text.stem}.ipynb": _read(text) for text in sorted((folder / "text").glob("*.md"))}
+    old = {path: nbformat.read(path, 4) for path in made if path.is_file()}
+    for path in old:
+        if _edited(old[path], made[path]):
+            raise EditedError(
+                f"the cells of {path.name} were edited, which making it from its text again would undo: put the change "
+                f"into text/{path.stem}.md (python scripts/notebooks.py check shows what differs), or, to do without "
+                f"it, delete {path.name}"
+            )
+    for path, notebook in made.items():
+        notebook.metadata["tlutils"] = {"cells": _digest(notebook)}
+        if path in old:
+            _keep_outputs(notebook, old[path])
+    return [path for path, notebook in made.items() if write(tidy(notebook, committed=True), path)]
+
+
+def _edited(notebook, made):
+    """Whether cells are neither what sync last made nor what the text says now. No dates: a checkout changes those."""
+    last = notebook.metadata.get("tlutils", {}).get("cells")
+    return last is not None and _digest(notebook) not in (last, _digest(made))
+
+
+def _digest(notebook):
+    """Stands for the kinds and sources of the cells, whatever they put out."""
+    cells = [(cell.cell_type, cell.source) for cell in tidy(notebook, committed=True).cells]
+    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:16]
 
 
 def check(folder=NOTEBOOKS):
@@ -108,7 +133,7 @@ def reference(folder=NOTEBOOKS, path=REFERENCE):
         }
         for notebook in sorted(folder.glob("*.ipynb"))
     }
-    path.write_text(json.dumps(new, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(new, indent=1, ensure_ascii=False) + "\n")
 
 
 def _usual(name, value):
@@ -154,8 +179,12 @@ def main(argv=None):
     parser.add_argument("--folder", type=Path, default=NOTEBOOKS, help="default: the notebooks of this clone")
     arguments = parser.parse_args(argv)
     if arguments.command == "sync":
-        for path in sync(arguments.folder):
-            print(f"wrote {path.name}")
+        try:
+            for path in sync(arguments.folder):
+                print(f"wrote {path.name}")
+        except EditedError as error:
+            print(error, file=sys.stderr)
+            return 1
         return 0
     if arguments.command == "reference":
         reference(arguments.folder)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlutils import backbones, zoo
+from tlutils import backbones, models, zoo
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
@@ -385,7 +385,7 @@ def test_random_weights_are_random():
 
     keras.utils.set_random_seed(0)
     random, pretrained = backbones.load("pocket_resnet", weights=None), backbones.load("pocket_resnet")
-    assert random.source_task == "none (random weights)"
+    assert random.source_task == random.licence == "none (random weights)"
     assert (
         difference(random.model.get_layer("stem").get_weights()[0], pretrained.model.get_layer("stem").get_weights()[0])
         > 0.1
@@ -396,6 +396,7 @@ def test_pocket_weights_come_from_a_path(tmp_path):
     model = randomize(zoo._with_classifier(zoo.build("pocket_vgg")))
     zoo.save(model, {"name": "own"}, tmp_path)
     backbone = backbones.load("pocket_vgg", weights=tmp_path / "own.npz")
+    assert backbone.source_task == backbone.licence == "not stated"  # who knows what they were trained on
     pixels = colours(32, 32, channels=1)
     assert difference(backbone.model(pixels), model.get_layer("pocket_vgg")(pixels / 255)) < 0.01  # stored as float16
 
@@ -523,6 +524,21 @@ def test_mobilenets_take_the_weights_of_224_at_every_size(name, file, downloads,
             np.testing.assert_array_equal(a, b)
         assert "ImageNet" in backbone.source_task
     assert set(downloads) == {file}
+
+
+def test_the_weights_file_of_efficientnet_gives_the_same_from_a_path(downloads, tmp_path):
+    """Keras adds a layer for ImageNet weights that it loads itself; the file's variances are standard deviations."""
+    network = randomize(original("efficientnet_b0", input_shape=(None, None, 3)))
+    (normalization,) = (layer for layer in network.layers if layer.name.startswith("normalization"))
+    normalization.set_weights([np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225]), np.array(0)])
+    normalization.finalize_state()
+    downloads.answer = tmp_path / "efficientnetb0.weights.h5"
+    network.save_weights(downloads.answer)
+    keras_own = original("efficientnet_b0", weights="imagenet", input_shape=(None, None, 3))
+    backbone = backbones.load("efficientnet_b0", weights=downloads.answer, input_shape=(64, 64, 3))
+    pixels = colours(64, 64)
+    assert difference(backbone.model(pixels), keras_own(pixels)) < 1e-4
+    assert difference(backbone.model(pixels), network(pixels)) > 0.1
 
 
 # --- real weights -----------------------------------------------------------------------------------------------------
@@ -681,7 +697,15 @@ def test_blocks_are_listed_from_input_to_output(in_house):
         backbones.wrap(in_house, blocks={"a": "sum", "b": "sum"})
 
 
-@pytest.mark.parametrize("taken", ["stem", "preprocess"])
+def test_names_that_begin_like_others_are_free(in_house):
+    names = ("pooling", "hidden", "stem2")
+    backbone = backbones.wrap(in_house, blocks=dict(zip(names, ("first", "sum", "last"))))
+    assert backbone.blocks == models.block_names(models.classifier(backbone, 2, head="mlp")) == names
+
+
+@pytest.mark.parametrize(
+    "taken", ["stem", "preprocess", "pixels", "boundary", "pool", "hidden1", "hidden12", "dropout", "output"]
+)
 def test_names_with_a_meaning_are_not_given_to_blocks(in_house, taken):
     with pytest.raises(ValueError, match=f"no block can be called '{taken}'"):
         backbones.wrap(in_house, blocks={taken: "first", "rest": "last"})

@@ -65,7 +65,7 @@ def test_version():
     [
         ([], "COMMAND"),
         (["walk"], "invalid choice: 'walk'"),
-        (["run", "--profile", "fast"], "'quick', 'full'"),
+        (["run", "--profile", "fast"], "invalid choice: 'fast'"),
         (["run", "--jobs", "0"], "'0' is not a whole number of at least 1"),
         (["run", "--seed", "-1"], "--seed"),
         (["run", "--timeout", "soon"], "'soon' is not a whole number"),
@@ -121,6 +121,78 @@ def test_writing_twice_changes_nothing(clone, capsys):
     assert cli.main(["run", "1", "--write", "--gpu", "off", "--out", "out"]) == 0
     assert "updated" not in capsys.readouterr().out
     assert (clone / "notebooks" / "01_good.ipynb").read_bytes() == committed
+
+
+@pytest.mark.parametrize("device", [[], ["--gpu", "off"]])
+def test_the_set_up_of_the_chapters_may_be_spelt_out(clone, capsys, device):
+    assert cli.main(["run", "1", "--write", "--profile", "quick", *device]) == 0
+    assert "updated" in capsys.readouterr().out
+
+
+def test_a_notebook_that_is_edited_while_it_runs_is_kept(clone, capsys, monkeypatch):
+    path = clone / "notebooks" / "01_good.ipynb"
+    mine = path.read_bytes().replace(b"hello", b"my change")
+    display = runner.Display()
+
+    def editing(outcomes):
+        display(outcomes)
+        if outcomes[0].cells_done:
+            path.write_bytes(mine)
+
+    monkeypatch.setattr(runner, "Display", lambda: editing)
+    assert cli.main(["run", "1", "--write", "--out", "out"]) == 1
+    printed = capsys.readouterr()
+    kept = os.path.join("notebooks", "01_good.ipynb")
+    assert printed.err == f"kept {kept}: it was edited while it ran; the executed copy is in out\n"
+    assert "updated" not in printed.out
+    assert path.read_bytes() == mine
+    assert b"hello" in (clone / "out" / "01_good.ipynb").read_bytes()
+
+
+def test_a_notebook_that_the_runner_did_not_write_is_not_replaced(clone, tmp_path, capsys):
+    draft = tmp_path / "draft" / "01_good.ipynb"
+    draft.parent.mkdir()
+    shutil.copyfile(clone / "notebooks" / "01_good.ipynb", draft)
+    before = draft.read_bytes()
+    assert cli.main(["run", str(clone / "notebooks" / "01_good.ipynb"), "--out", str(draft.parent)]) == 2
+    assert "holds a 01_good.ipynb that no earlier run has written" in capsys.readouterr().err
+    assert draft.read_bytes() == before and list(draft.parent.iterdir()) == [draft]
+
+
+def test_what_an_earlier_run_wrote_is_replaced_even_if_it_did_not_end(clone, monkeypatch):
+    def interrupted(outcomes):
+        if outcomes[0].status == "ok":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "Display", lambda: interrupted)
+        assert cli.main(["run", "--out", "out"]) == cli.INTERRUPTED
+    assert (clone / "out" / "01_good.ipynb").is_file()
+    assert cli.main(["run", "1", "--out", "out"]) == 0
+
+
+def test_a_folder_on_another_drive_is_named_in_full(clone, capsys, monkeypatch):
+    def no_way(path, start=None):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")  # what Windows says
+
+    monkeypatch.setattr(cli.os.path, "relpath", no_way)
+    assert cli.main(["run", "1", "--write", "--out", str(clone / "out")]) == 0
+    out = capsys.readouterr().out
+    assert f"executed notebooks and report.json: {clone / 'out'}" in out
+    assert f"updated {clone / 'notebooks' / '01_good.ipynb'}" in out
+
+
+def test_a_terminal_that_lacks_a_character_gets_a_question_mark():
+    found = command("doctor", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert "UnicodeEncodeError" not in found.stderr
+    assert found.returncode == 0 and "GPU" in found.stdout
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
+def test_a_required_gpu_is_asked_for_in_utf8(clone):
+    found = command("run", "--gpu", "require", cwd=clone, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
+    assert found.returncode == 3
+    assert "Runtime ? Change runtime type" in found.stderr
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
@@ -195,4 +267,13 @@ def test_doctor_says_how_to_mend_what_is_missing(monkeypatch, capsys, tmp_path):
     text = capsys.readouterr().out
     assert "problem  TensorFlow is not installed: pip install 'tlutils[tensorflow]'" in text
     assert "warn     papermill is not installed (tlutils run): pip install 'tlutils[run]'" in text
-    assert "apt-get install chromium" in text and "1 weight files (vgg16_weights.h5)" in text
+    assert "1 weight files (vgg16_weights.h5)" in text
+
+
+@pytest.mark.parametrize(("platform", "fix"), [("linux", "apt-get"), ("darwin", "PATH"), ("win32", "PATH")])
+def test_the_advice_for_a_browser_fits_the_system(monkeypatch, platform, fix):
+    monkeypatch.setattr(cli.shutil, "which", lambda name: None)
+    monkeypatch.setattr(cli.sys, "platform", platform)
+    level, text = cli._check_browser()
+    assert level == "warn" and fix in text
+    assert ("apt-get" in text) == (platform == "linux")

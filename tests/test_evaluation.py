@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 from sklearn import metrics
 
 from tlutils import data, evaluation
@@ -119,6 +119,17 @@ def test_a_regression_has_an_error_and_no_accuracy():
     assert str(report) == "mean absolute error 0.8333 on 3 images"
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_model_that_gives_no_numbers_is_said_to_have_diverged(value):
+    message = "gives NaN or infinity for 2 of 5 images: training diverged; lower the learning rate"
+    logits = np.zeros((5, 3))
+    logits[1], logits[4, 2] = value, value
+    with pytest.raises(ValueError, match=message):
+        evaluation.report(logits, np.array([0, 1, 2, 0, 1]))
+    with pytest.raises(ValueError, match=message):
+        evaluation.report(logits[:, 2:].copy() + logits[:, :1], np.zeros(5, "float32"))
+
+
 def test_labels_without_a_logit_are_refused():
     with pytest.raises(ValueError, match="labels run from 0 to 3, but there are 3 logits"):
         evaluation.report(np.zeros((2, 3)), np.array([0, 3]))
@@ -205,9 +216,22 @@ def test_mcnemar_is_the_exact_sign_test_of_the_pairs_that_differ(only_a, only_b)
     assert f"p = {found.p_value:.3g}" in str(found)
 
 
-def test_models_that_agree_do_not_differ():
+def test_models_that_agree_do_not_differ_as_far_as_so_many_images_can_tell():
     found = evaluation.compare(*pair(50, 0, 0, 10))
-    assert (found.difference, found.interval, found.p_value) == (0.0, (0.0, 0.0), 1.0)
+    low, high = found.interval
+    assert (found.difference, found.p_value) == (0.0, 1.0)
+    assert low == -high
+    assert binom.pmf(0, 60, high) == pytest.approx(0.025)  # were one better on so many, 60 images would rarely hide it
+
+
+def test_models_that_differ_everywhere_may_still_agree_on_what_was_not_seen():
+    for counts, sign in (((0, 40, 0, 0), 1), ((0, 0, 40, 0), -1)):
+        found = evaluation.compare(*pair(*counts))
+        assert found.difference == sign
+        inner, outer = sorted(found.interval, key=abs)
+        assert outer == sign
+        # At worst the unseen images go the other way, and each of them costs two.
+        assert binom.pmf(0, 40, (1 - abs(inner)) / 2) == pytest.approx(0.025)
 
 
 def test_the_interval_is_that_of_drawing_images_with_replacement():
@@ -230,6 +254,18 @@ def test_the_interval_of_a_difference_covers_it():
         low, high = evaluation.compare(a, b, samples=1000, seed=i).interval
         covered += low <= 0.06 <= high
     assert covered / rounds > 0.91
+
+
+def test_a_regression_has_no_right_answers_to_count():
+    labels = np.array([1.0, 2.0, 3.0], "float32")
+    regression = evaluation.report(labels[:, None] + 0.5, labels)
+    for name, use in {
+        "compare": lambda: evaluation.compare(regression, regression),
+        "repeat": lambda: evaluation.repeat(lambda seed: regression, [0, 1]),
+        "pack": lambda: evaluation.pack(regression),
+    }.items():
+        with pytest.raises(ValueError, match=f"{name} is for classifiers"):
+            use()
 
 
 def test_reports_on_other_examples_cannot_be_compared():
@@ -328,10 +364,29 @@ def test_more_confidence_is_a_wider_interval():
     assert wide[0] < usual[0] < usual[1] < wide[1]
 
 
-def test_where_nothing_varies_the_interval_is_a_point():
-    found = evaluation.repeated(range(3), np.ones((3, 20), bool))
-    assert found.mean == 1.0
-    assert found.interval == (1.0, 1.0)
+@pytest.mark.parametrize("confidence", [0.95, 0.99])
+def test_where_nothing_varies_the_interval_is_what_so_many_images_can_exclude(confidence):
+    """The exact limit of Clopper and Pearson for 20 of 20, which no number of seeds makes narrower."""
+    right, wrong = np.ones((3, 20), bool), np.zeros((3, 20), bool)
+    limit = binomtest(20, 20).proportion_ci(confidence, method="exact").low
+    all_right = evaluation.repeated(range(3), right, confidence=confidence)
+    all_wrong = evaluation.repeated(range(3), wrong, confidence=confidence)
+    assert (all_right.mean, all_right.interval) == (1.0, (pytest.approx(limit), 1.0))
+    assert (all_wrong.mean, all_wrong.interval) == (0.0, (0.0, pytest.approx(1 - limit)))
+    assert (all_right - all_right).interval == (pytest.approx(limit - 1), pytest.approx(1 - limit))
+    assert (all_right - all_wrong).interval == (pytest.approx(2 * limit - 1), 1.0)
+
+
+def test_an_interval_ends_where_the_scale_ends():
+    right = np.ones((3, 20), bool)
+    right[0, :3] = False
+    most, few = evaluation.repeated(range(3), right), evaluation.repeated(range(3), ~right)
+    unlimited = evaluation.repeated(range(3), 5.0 * right)  # the same five times as large: a scale of its own
+    below = unlimited.mean - unlimited.interval[0]
+    assert most.mean + below / 5 > 1 == most.interval[1]
+    assert most.interval[0] == pytest.approx(most.mean - below / 5)  # the other end is where it was
+    assert few.interval == (0, pytest.approx(1 - most.interval[0]))
+    assert (most - few).interval[1] == 1 and (few - most).interval[0] == -1
 
 
 @pytest.mark.parametrize("shape", [(1, 50), (5, 1)])

@@ -34,6 +34,28 @@ def tiny():
     return backbones.wrap(network, layers.Rescaling(1 / 255), {"low": "low_bn", "high": "high_bn"})
 
 
+def composite():
+    """A backbone whose BatchNorms are inside other layers: one of one's own, and a TimeDistributed."""
+    import keras
+    from keras import layers
+
+    class Unit(layers.Layer):
+        def __init__(self, filters):
+            super().__init__(name="unit")
+            self.conv, self.norm = layers.Conv2D(filters, 3), layers.BatchNormalization()
+
+        def build(self, shape):
+            self.conv.build(shape)
+            self.norm.build(self.conv.compute_output_shape(shape))
+
+        def call(self, x):
+            return self.norm(self.conv(x))
+
+    inputs = keras.Input((8, 8, 1))
+    x = layers.TimeDistributed(layers.BatchNormalization(), name="rows")(Unit(4)(inputs))
+    return backbones.wrap(keras.Model(inputs, x, name="composite"), layers.Rescaling(1 / 255))
+
+
 def pixels(shape, n=3):
     return np.random.default_rng(0).integers(0, 256, (n, *shape)).astype("float32")
 
@@ -180,7 +202,7 @@ def test_the_last_blocks_train_and_batch_norm_never_does(any_pocket):
     model = models.classifier(any_pocket, 10)
     head = paths(model.weights) - paths(any_pocket.model.weights)
     count = POCKET_BLOCKS[any_pocket.name]
-    for blocks in (*range(count + 1), 1):  # and back again
+    for blocks in (*range(count + 1), np.int64(1)):  # and back again
         report = models.unfreeze(model, blocks)
         assert paths(model.trainable_weights) == expected_trainable(any_pocket, blocks) | head
         assert report.trainable == sizes(model.trainable_weights)
@@ -226,6 +248,17 @@ def test_a_layer_that_was_frozen_by_hand_trains_again(tiny):
         block.get_layer(name).trainable = False
     assert models.trainable_report(model).trainable < before.trainable
     assert models.unfreeze(model, 1) == before
+
+
+def test_batch_norm_inside_other_layers_does_not_train():
+    model = models.classifier(composite(), 3)
+    report = models.unfreeze(model, -1)
+    trained = {path.rsplit("/", 1)[1] for path in paths(model.trainable_weights)}
+    assert trained == {"kernel", "bias"}  # no gamma, no beta
+    assert report.frozen == 2 * 4 * 4  # two BatchNorms of four features
+    models.unfreeze(model, 0)
+    assert len(model.trainable_weights) == 2
+    assert models.unfreeze(model, -1) == report
 
 
 def test_the_conversion_to_gray_never_trains(resnet):
@@ -354,7 +387,9 @@ def test_a_truncated_backbone_is_the_network_up_to_that_block(any_pocket):
         cut = models.truncate(any_pocket, block)
         assert close(cut.model(images), until(images / 255), 1e-5)
         assert cut.blocks == any_pocket.blocks[:kept]
-        assert models.truncate(any_pocket, kept).blocks == cut.blocks
+        assert (
+            models.truncate(any_pocket, kept).blocks == models.truncate(any_pocket, np.int64(kept)).blocks == cut.blocks
+        )
         assert {id(weight) for weight in cut.model.weights} <= {id(weight) for weight in any_pocket.model.weights}
         assert cut.parameters == sizes(until.weights)
 
@@ -369,7 +404,7 @@ def test_a_truncated_backbone_carries_a_classifier(resnet):
     assert models.truncate(cut, 1).blocks == ("block1",)
 
 
-@pytest.mark.parametrize("block", ["block6", "stem", 0, 6, -1, 2.0, None])
+@pytest.mark.parametrize("block", ["block6", "stem", 0, 6, -1, 2.0, True, None])
 def test_cutting_where_there_is_no_block_lists_the_blocks(resnet, block):
     with pytest.raises(ValueError, match="block1, block2, block3, block4, block5") as error:
         models.truncate(resnet, block)

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -292,6 +293,8 @@ def test_numbers_measured_on_this_machine_are_those_of_the_references():
     report_file = EXECUTED / "report.json"
     if not report_file.is_file():
         pytest.skip("`make book` has not run here")
+    if changed := newer(report_file, ROOT / "tlutils"):
+        pytest.skip(f"{changed} has been changed since the last run of `make book`")
     report = json.loads(report_file.read_text(encoding="utf-8"))
     if report["profile"] != "quick" or any(
         PARAMETERS[name] != value for name, value in report["parameters"].items() if name != "GPU"
@@ -302,14 +305,34 @@ def test_numbers_measured_on_this_machine_are_those_of_the_references():
     for run in report["notebooks"]:
         name = run["notebook"]
         ran = EXECUTED / run["output"]
+        if run["status"] in ("waiting", "running"):
+            continue  # that run was interrupted
         if name not in committed or not ran.is_file() or sources(nbformat.read(ran, 4)) != sources(committed[name]):
             continue  # the chapter has been edited since
         assert run["status"] == "ok", f"{name}: {run['error']}"
         records[name] = run["records"]
     if not records:
-        pytest.skip("every chapter has been edited since the last run of `make book`")
+        pytest.skip("every chapter has been edited since the last run of `make book`, or that run was interrupted")
     expected = {name: metrics for name, metrics in reference().items() if name in records}
     assert results.check(records, expected) == []
+
+
+def newer(file, folder):
+    """The name of a file of the package that is newer than ``file``, or None."""
+    files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    changed = (path for path in files if path.stat().st_mtime > file.stat().st_mtime)
+    return next((path.relative_to(folder.parent).as_posix() for path in changed), None)
+
+
+def test_a_report_is_older_than_what_was_changed_after_it(tmp_path):
+    report, package = tmp_path / "report.json", tmp_path / "tlutils"
+    (package / "__pycache__").mkdir(parents=True)
+    for path, time in ((report, 100), (package / "a.py", 50), (package / "__pycache__" / "a.pyc", 200)):
+        path.touch()
+        os.utime(path, (time, time))
+    assert newer(report, package) is None
+    os.utime(package / "a.py", (150, 150))
+    assert newer(report, package) == "tlutils/a.py"
 
 
 def sources(notebook):

@@ -14,7 +14,6 @@ from tlutils import results
 @pytest.fixture(autouse=True)
 def own_context(monkeypatch):
     monkeypatch.setattr(results, "_context", {"reference": True})
-    monkeypatch.setattr(results, "_recorded", {})
 
 
 @pytest.fixture
@@ -63,12 +62,16 @@ def test_a_false_claim_is_reported_elsewhere_and_the_run_goes_on(capsys):
 # --- records ----------------------------------------------------------------------------------------------------------
 
 
-def test_numpy_scalars_become_python_numbers():
+def test_numpy_scalars_become_python_numbers(monkeypatch):
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(results, "_in_notebook", lambda: True)
+    monkeypatch.setattr(IPython.display, "display", lambda bundle, **_: shown.extend(bundle.values()))
     results.record("accuracy", np.float32(0.5))
     results.record("count", np.int64(3))
     results.record("mean", np.array(0.25))
-    assert results.recorded() == {"accuracy": 0.5, "count": 3, "mean": 0.25}
-    assert [type(value) for value in results.recorded().values()] == [float, int, float]
+    assert shown == ["0.5", "3", "0.25"]
 
 
 @pytest.mark.parametrize("name", ["a:b", "a b", "", "x`"])
@@ -181,6 +184,26 @@ def test_an_experiment_comes_back_with_its_origin(stored):
     assert found["versions"]["scikit-learn"] == importlib.metadata.version("scikit-learn")
     assert set(found["machine"]) == {"cpu", "cores", "system"}
     assert path.read_text(encoding="utf-8").count("\n") > len(rows), "one row a line, for the diff"
+
+
+def test_an_experiment_that_cannot_be_written_leaves_the_old_one(stored, monkeypatch):
+    path = results.save("few_shot", [{"seed": 0}], command="make experiments")
+    old = path.read_bytes()
+
+    def full(self, text, **options):
+        self.write_bytes(text[:20].encode())
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(type(path), "write_text", full)
+        results.save("few_shot", [{"seed": 1}], command="make experiments")
+    assert path.read_bytes() == old
+    assert results.load("few_shot")["rows"] == [{"seed": 0}]
+
+
+def test_what_is_stored_has_the_same_bytes_on_every_system(stored):
+    path = results.save("few_shot", [{"method": "größer"}], command="make experiments")
+    assert b"\r" not in path.read_bytes() and "größer".encode() in path.read_bytes()
 
 
 def test_an_experiment_may_have_no_rows(stored):

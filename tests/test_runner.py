@@ -400,6 +400,41 @@ def test_a_change_of_the_text_keeps_the_outputs_of_other_cells(tmp_path, pairing
     assert pairing.check(tmp_path) == []
 
 
+def test_cells_edited_in_the_notebook_are_not_discarded(tmp_path, pairing, pair, capsys):
+    text, path = pair
+    notebook = nbformat.read(path, 4)
+    notebook.cells[2].source = 'print("hours of work")'
+    nbformat.write(notebook, path)
+    mine = path.read_bytes()
+    for content in (TEXT, TEXT.replace('print("edited")', 'print("new")')):  # whether or not the text was edited, too
+        text.write_text(content, encoding="utf-8")
+        os.utime(text)  # whichever is newer
+        assert pairing.main(["sync", "--folder", str(tmp_path)]) == 1
+        message = capsys.readouterr().err
+        assert "the cells of 01_a.ipynb were edited" in message and "text/01_a.md" in message
+        assert path.read_bytes() == mine
+
+    text.write_text(TEXT.replace('print("kept")', 'print("hours of work")'), encoding="utf-8")  # as the message says
+    pairing.sync(tmp_path)
+    assert pairing.check(tmp_path) == []
+    assert "hours of work" in path.read_text(encoding="utf-8")
+
+
+def test_outputs_and_a_checkout_are_no_edits(tmp_path, pairing, pair):
+    text, path = pair
+    old = text.read_bytes(), path.read_bytes()
+    assert runner.update([path], runner.run([path], tmp_path / "out")) == [path]
+    text.write_text(TEXT.replace('print("edited")', 'print("new")'), encoding="utf-8")
+    os.utime(path)  # the run ended after the text was edited
+    assert pairing.sync(tmp_path) == [path]
+    text.write_bytes(old[0])  # another commit, both files of it
+    path.write_bytes(old[1])
+    assert pairing.sync(tmp_path) == []
+    text.write_text(TEXT.replace("A title", "Another title"), encoding="utf-8")
+    os.utime(text, (0, 0))  # a checkout may date it as it likes
+    assert pairing.sync(tmp_path) == [path]
+
+
 def test_a_tag_removed_from_the_text_goes_from_the_notebook(tmp_path, pairing, pair):
     text, path = pair
     text.write_text(TEXT.replace(":tags: [parameters]\n\n", ""), encoding="utf-8")

@@ -25,6 +25,8 @@ _TORCH_VARIANCE = [(0.229 * 255) ** 2, (0.224 * 255) ** 2, (0.225 * 255) ** 2]
 
 PREPROCESS_LAYER = "preprocess"
 STEM_LAYER = "stem"
+# Layers of the chain, of a head (models.classifier) and of a split model (models.split): no block may be called so.
+_TAKEN = re.compile(rf"pixels|{PREPROCESS_LAYER}|{STEM_LAYER}|boundary|pool|hidden\d+|dropout|output")
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class Backbone:
         blocks: Names of the family's repeated units, from input to output. Each is a layer of ``model`` of that name,
             entered and left by a single tensor; the last one includes whatever follows it. What comes before the first
             is the layer ``stem``.
-        source_task: What the weights were trained on.
-        licence: Licence and origin of the weights.
+        source_task: What the weights were trained on; ``"not stated"`` for weights from a path.
+        licence: Licence and origin of the weights; ``"not stated"`` for weights from a path.
     """
 
     name: str
@@ -331,8 +333,10 @@ def load(name, weights="pretrained", input_shape=None):
     network = _application(name, entry, weights) if entry.application else _pocket_network(name, weights)
     ends = _unit_ends(network, entry.unit)
     model = _chain(name, network, ends, _preprocessing(entry.mode, shape[2], network_channels), shape)
-    source = "none (random weights)" if weights is None else _source_task(name)
-    return Backbone(name, entry.family, model, tuple(ends), source, entry.licence)
+    source, licence = _source_task(name), entry.licence
+    if weights != "pretrained":
+        source = licence = "none (random weights)" if weights is None else "not stated"
+    return Backbone(name, entry.family, model, tuple(ends), source, licence)
 
 
 def wrap(model, preprocess=None, blocks=None, *, name=None, source_task="not stated", licence="not stated"):
@@ -372,8 +376,11 @@ def wrap(model, preprocess=None, blocks=None, *, name=None, source_task="not sta
         )
     calls = _calls(model)
     named = dict(blocks) if isinstance(blocks, dict) else {end: end for end in blocks or ["model"]}
-    if taken := named.keys() & {PREPROCESS_LAYER, STEM_LAYER}:
-        raise ValueError(f"no block can be called {min(taken)!r}; give it another name: blocks={{name: layer, …}}")
+    if taken := [block for block in named if _TAKEN.fullmatch(block)]:
+        raise ValueError(
+            f"no block can be called {taken[0]!r}, which is the name of another part of a model; give it another name: "
+            "blocks={name: layer, …}"
+        )
     cuts = {calls[position].operation.name: position for position in _cuts(calls) if position > 0}
     ends = {}
     for block, end in named.items():
@@ -429,7 +436,8 @@ def _application(name, entry, weights):
         with warnings.catch_warnings():
             # MobileNet warns that an open image size takes the weights of 224, which is what is wanted.
             warnings.filterwarnings("ignore", message=".*input_shape.*")
-            return build(include_top=False, weights=source, input_shape=(None, None, 3), **entry.options)
+            network = build(include_top=False, weights=source, input_shape=(None, None, 3), **entry.options)
+            return network if source == "imagenet" else _as_pretrained(network)
     except Exception as error:
         if weights != "pretrained" or _weights_file(name).exists():
             raise
@@ -438,6 +446,23 @@ def _application(name, entry, weights):
             f"the network once, or put {entry.file} into {_weights_file(name).parent}, or use the pocket zoo, which "
             "ships with the package: pocket_vgg, pocket_resnet, pocket_inception, pocket_mobilenet."
         ) from None
+
+
+def _as_pretrained(network):
+    """Let weights from a file see the pixels that they were trained on.
+
+    The ImageNet weights of EfficientNet carry standard deviations where Keras' Normalization expects variances. Keras
+    makes up for it with one more layer, but only where it loads them itself, not from a file.
+    """
+    import keras
+
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Normalization) and layer.weights:  # other families have constants there
+            mean, variance, count = layer.get_weights()
+            if np.allclose(variance, np.sqrt(_TORCH_VARIANCE) / 255):
+                layer.set_weights([mean, variance**2, count])
+                layer.finalize_state()
+    return network
 
 
 def _preprocessing(mode, channels, network_channels):

@@ -54,6 +54,9 @@ def main(argv=None):
     Codes: 0 all went well, 1 something failed, 2 the command was wrong, 3 a GPU was required and there is none, 130
     interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a pipe on Windows may not know every character
     try:
         arguments = _parser().parse_args(argv)
         return arguments.command(arguments)
@@ -127,7 +130,7 @@ def _run(arguments):
     try:
         paths = runner.find(arguments.notebook)
         parameters = _parameters(arguments)
-        if arguments.write and {*parameters} - {"GPU"} and parameters != {"PROFILE": "quick"}:
+        if arguments.write and not parameters.items() <= {"PROFILE": "quick", "GPU": arguments.gpu}.items():
             raise CommandError(
                 "--write is for the set-up that the chapters describe: leave out --profile full, --dataset, --backbone "
                 "and --seed, or leave out --write and find the executed notebooks in --out",
@@ -145,18 +148,31 @@ def _run(arguments):
         )
     except runner.UsageError as error:
         raise CommandError(str(error), USAGE) from None
-    out = Path(os.path.relpath(arguments.out))
+    out = _relative(arguments.out)
     print(f"\n{runner.table(outcomes)}\n\nexecuted notebooks and report.json: {out}")
+    kept = []
     if arguments.write:
+        ran = [(path, outcome) for path, outcome in zip(paths, outcomes) if outcome.status == "ok"]
+        kept = [path for path, outcome in ran if runner.edited(path, outcome)]
         for path in runner.update(paths, outcomes):
-            print(f"updated {os.path.relpath(path)}")
+            print(f"updated {_relative(path)}")
+    for path in kept:
+        print(f"kept {_relative(path)}: it was edited while it ran; the executed copy is in {out}", file=sys.stderr)
     failed = [outcome for outcome in outcomes if outcome.status != "ok"]
     for outcome in failed:
         where = f" in {outcome.failed_cell}" if outcome.failed_cell else ""
         print(f"{outcome.notebook} {outcome.status}{where}: {outcome.error}", file=sys.stderr)
         if outcome.output.is_file():
             print(f"  look at {out / outcome.output.name}, kept as far as it ran", file=sys.stderr)
-    return FAILED if failed else OK
+    return FAILED if failed or kept else OK
+
+
+def _relative(path):
+    """A path as seen from the current folder, where there is a way; on Windows there is none to another drive."""
+    try:
+        return Path(os.path.relpath(path))
+    except ValueError:
+        return Path(path)
 
 
 def _parameters(arguments):
@@ -191,11 +207,18 @@ def _backbone(name):
 
 def _require_gpu():
     """Look for a GPU in another process, because TensorFlow would hold on to its memory in this one."""
-    check = subprocess.run([sys.executable, "-c", _GPU_CHECK], capture_output=True, text=True)
+    check = _python(_GPU_CHECK)
     if check.returncode == NO_GPU:
         raise CommandError(check.stdout.strip(), NO_GPU)
     if check.returncode:
         raise CommandError(_last_line(check.stderr))
+
+
+def _python(code, **options):
+    """Run code in another process, which speaks UTF-8 whatever the terminal does."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-X", "utf8", "-c", code]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env=environment, **options)
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------
@@ -263,11 +286,8 @@ def _check_tensorflow():
     if importlib.util.find_spec("tensorflow") is None:
         yield "problem", "TensorFlow is not installed: pip install 'tlutils[tensorflow]'"
         return
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
-        check = subprocess.run(
-            [sys.executable, "-c", _TENSORFLOW_CHECK], capture_output=True, text=True, env=environment, timeout=300
-        )
+        check = _python(_TENSORFLOW_CHECK, timeout=300)
     except subprocess.TimeoutExpired:
         yield "problem", "TensorFlow did not load within five minutes: try `python -c 'import tensorflow'`"
         return
@@ -313,10 +333,12 @@ def _check_module(name, use, extra):
 
 
 def _check_browser():
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
     if browser:
         return "ok", f"Chromium: {browser}"
-    return "warn", "Chromium is not installed, so the tests of the book's sliders are skipped: apt-get install chromium"
+    linux = sys.platform.startswith("linux")
+    fix = "apt-get install chromium" if linux else "install Chrome, and put its program on the PATH as chrome"
+    return "warn", f"Chromium is not installed, so the tests of the book's sliders are skipped: {fix}"
 
 
 def _check_disk():

@@ -99,7 +99,8 @@ def evaluate(model, examples, *, class_names=None, batch_size=64):
         Report
 
     Raises:
-        ValueError: There is no example, a label has no logit, or the names are not as many as the logits.
+        ValueError: There is no example, a label has no logit, the names are not as many as the logits, or the model
+            gives NaN or infinity.
     """
     if len(examples) == 0:
         raise ValueError("there are no examples to evaluate on")
@@ -119,6 +120,12 @@ def report(outputs, labels, *, class_names=None, split=None):
     """The :class:`Report` of given logits (N, classes) with integer labels, or of numbers with float targets."""
     labels = np.asarray(labels)
     measured_on = f"{len(labels):,} {_SPLITS[split]}"
+    broken = int((~np.isfinite(outputs)).reshape(len(outputs), -1).any(axis=1).sum())
+    if broken:
+        raise ValueError(
+            f"the model gives NaN or infinity for {broken:,} of {len(labels):,} images: training diverged; lower the "
+            "learning rate"
+        )
     if not np.issubdtype(labels.dtype, np.integer):
         predictions = outputs.reshape(labels.shape)
         mae = float(np.abs(predictions - labels).mean())
@@ -173,13 +180,34 @@ def _calibration_error(confidence, correct, bins=15):
     return float(np.abs(gaps).sum() / len(confidence))
 
 
+def _right(report, name):
+    """Whether each image was right, for the function of this name."""
+    if report.accuracy is None:
+        raise ValueError(
+            f"{name} is for classifiers: it counts right and wrong answers, and a regression has neither; "
+            "compare the mean absolute errors instead"
+        )
+    return report.predictions == report.labels
+
+
+def _all_alike(mean, n, lowest, highest, confidence=CONFIDENCE):
+    """The interval of a mean of ``n`` images that all scored the same, on a scale from ``lowest`` to ``highest``.
+
+    Nothing varied, so there is no variance to estimate; but images that score otherwise may just be rare. So many of
+    them are possible as ``n`` images miss with probability (1 − confidence) / 2 (Clopper and Pearson, 1934).
+    """
+    unseen = 1 - ((1 - confidence) / 2) ** (1 / n)
+    return mean - unseen * (mean - lowest), mean + unseen * (highest - mean)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What :func:`compare` found.
 
     Attributes:
         difference: Accuracy of ``a`` minus accuracy of ``b`` on the same images.
-        interval: 95% bootstrap interval of the difference over test images.
+        interval: 95% bootstrap interval of the difference over test images; where all images say the same, what so
+            many of them can exclude.
         only_a: Images that only ``a`` got right.
         only_b: Images that only ``b`` got right.
         p_value: McNemar's exact test of equal accuracy.
@@ -213,18 +241,20 @@ def compare(a, b, *, samples=10_000, seed=0):
         Comparison
 
     Raises:
-        ValueError: The reports were not made on the same labels.
+        ValueError: The reports were not made on the same labels, or are not of classifiers.
     """
     from scipy.stats import binomtest
 
+    right_a, right_b = _right(a, "compare"), _right(b, "compare")
     if not np.array_equal(a.labels, b.labels):
         raise ValueError("the two reports were not made on the same examples in the same order")
-    right_a, right_b = a.predictions == a.labels, b.predictions == b.labels
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     n = len(a.labels)
     # Resampling the images with replacement only changes how often each kind of pair is drawn.
     draws = np.random.default_rng(seed).multinomial(n, np.array([only_a, only_b, n - only_a - only_b]) / n, samples)
     low, high = np.quantile((draws[:, 0] - draws[:, 1]) / n, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    if n in (only_a, only_b, n - only_a - only_b):
+        low, high = _all_alike((only_a - only_b) / n, n, -1, 1)
     p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     return Comparison((only_a - only_b) / n, (float(low), float(high)), only_a, only_b, float(p))
 
@@ -235,7 +265,7 @@ class Repeated:
 
     Attributes:
         mean: Mean accuracy over the seeds.
-        interval: Interval of the mean.
+        interval: Interval of the mean; where no score differs from another, what so many images can exclude.
         covers: What the interval covers, in words.
         seeds: The seeds.
         accuracies: Accuracy of each seed.
@@ -276,15 +306,19 @@ def repeat(run, seeds):
         Repeated: subtract one from another for the paired difference of two methods.
 
     Raises:
-        ValueError: Fewer than two seeds, or reports on different examples.
+        ValueError: Fewer than two seeds, reports on different examples, or reports that are not of classifiers.
     """
     seeds = tuple(seeds)
     if len(seeds) < 2:
         raise ValueError(f"an interval over seeds needs at least 2 seeds, not {len(seeds)}")
-    reports = [run(seed) for seed in seeds]
-    if any(not np.array_equal(report.labels, reports[0].labels) for report in reports):
-        raise ValueError("every seed must be evaluated on the same examples in the same order")
-    return repeated(seeds, np.stack([report.predictions == report.labels for report in reports]))
+    labels, correct = None, []
+    for seed in seeds:
+        report = run(seed)
+        correct.append(_right(report, "repeat"))
+        labels = report.labels if labels is None else labels
+        if not np.array_equal(report.labels, labels):
+            raise ValueError("every seed must be evaluated on the same examples in the same order")
+    return repeated(seeds, np.stack(correct))
 
 
 def repeated(seeds, correct, *, confidence=CONFIDENCE):
@@ -296,7 +330,8 @@ def repeated(seeds, correct, *, confidence=CONFIDENCE):
 
     Args:
         seeds: The seeds.
-        correct: Shape (seeds, images): whether the image was right, or a difference of two such arrays.
+        correct: Shape (seeds, images): booleans, whether the image was right, or numbers, a difference of two such
+            arrays. The interval ends where the scale does: at 0 and 1, or at −1 and 1.
         confidence: Coverage; raise it to 1 − 0.05/m when m comparisons are read together (Bonferroni).
 
     Returns:
@@ -323,11 +358,14 @@ def repeated(seeds, correct, *, confidence=CONFIDENCE):
     # An effect that is smaller than chance alone would make it is no effect, not a negative one.
     seed, image = max(seed, residual), max(image, residual)
     variance = (seed + image - residual) / scores.size
-    low = high = mean
+    highest = max(1, np.abs(scores).max())  # above 1 only where differences were subtracted from each other
+    lowest = 0 if np.asarray(correct).dtype == bool else -highest
     if variance > 0:
         freedom = (variance * scores.size) ** 2 / (np.array([seed, image, residual]) ** 2 / degrees).sum()
         half = t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance)
-        low, high = mean - half, mean + half
+        low, high = max(mean - half, lowest), min(mean + half, highest)
+    else:
+        low, high = _all_alike(mean, n_images, lowest, highest, confidence)
     return Repeated(
         float(mean),
         (float(low), float(high)),
@@ -340,8 +378,8 @@ def repeated(seeds, correct, *, confidence=CONFIDENCE):
 
 
 def pack(report):
-    """Which test images a report got right, as a short string to store in a row of an experiment."""
-    return np.packbits(report.predictions == report.labels).tobytes().hex()
+    """Which test images a classifier's report got right, as a short string to store in a row of an experiment."""
+    return np.packbits(_right(report, "pack")).tobytes().hex()
 
 
 def from_rows(rows, *, confidence=CONFIDENCE, **where):

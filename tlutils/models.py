@@ -6,6 +6,7 @@ block by block, also on a model that was saved and loaded again.
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 from tlutils.backbones import PREPROCESS_LAYER, STEM_LAYER
 from tlutils.runtime import require_tensorflow
@@ -187,16 +188,22 @@ def unfreeze(model, blocks):
     return trainable_report(model)
 
 
-def _set_trainable(layer, trainable):
-    """Set the flag on a layer and on each layer inside it, BatchNorm excepted.
-
-    A model passes its flag on only when it changes: a layer that was frozen by hand would stay frozen otherwise.
-    """
+def _set_trainable(part, trainable):
+    """Set the flag on a part of the backbone and on each layer inside it, BatchNorm excepted."""
     import keras
 
-    layer.trainable = trainable and not isinstance(layer, keras.layers.BatchNormalization)
-    for inner in getattr(layer, "layers", ()):
-        _set_trainable(inner, trainable)
+    layers = inner_layers(part)
+    for layer in layers:  # one by one, or a layer that was frozen by hand might stay frozen
+        layer.trainable = trainable
+    for layer in layers:  # at last, because a layer hands its own flag on to those that it holds
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+def inner_layers(layer):
+    """A layer or model and every layer inside it, also those that another one holds as attributes."""
+    # Keras' public ``layers`` belongs to models alone; a TimeDistributed or a layer of one's own has no such list.
+    return layer._flatten_layers()
 
 
 def trainable_report(model):
@@ -234,7 +241,7 @@ def truncate(backbone, block):
     import keras
 
     kept = backbone.blocks.index(block) + 1 if block in backbone.blocks else block
-    if not isinstance(kept, int) or not 1 <= kept <= len(backbone.blocks):
+    if isinstance(kept, bool) or not isinstance(kept, Integral) or not 1 <= kept <= len(backbone.blocks):
         raise ValueError(
             f"cannot cut {backbone.name} after block {block!r}; its {len(backbone.blocks)} blocks are "
             f"{', '.join(backbone.blocks)}"
@@ -297,7 +304,7 @@ def _first_trained(model, blocks):
         if blocks not in units:
             raise ValueError(f"{model.name!r} has no block {blocks!r}; {listed}")
         return names.index(blocks)
-    if isinstance(blocks, bool) or not isinstance(blocks, int) or not -1 <= blocks <= len(units):
+    if isinstance(blocks, bool) or not isinstance(blocks, Integral) or not -1 <= blocks <= len(units):
         raise ValueError(
             f"blocks must be a block's name or a number from -1 (all) to {len(units)}, not {blocks!r}; {listed}"
         )

@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import datetime
 import difflib
+import hashlib
 import json
 import multiprocessing
 import os
@@ -59,6 +60,7 @@ class Outcome:
     peak_mb: float = 0.0
     failed_cell: str | None = None
     error: str | None = None
+    digest: str | None = None  # of the notebook as it was when it began to run
     records: dict = dataclasses.field(default_factory=dict)
 
 
@@ -136,12 +138,16 @@ def run(paths, out, parameters=None, *, jobs=1, timeout=None, report=None):
         list: An :class:`Outcome` a notebook, in the order of ``paths``.
 
     Raises:
-        UsageError: ``out`` is the folder of one of the notebooks, which would be overwritten.
+        UsageError: ``out`` is the folder of one of the notebooks, which would be overwritten, or holds one of the same
+            name that no earlier run has written.
     """
     parameters = parameters or {}
     out = Path(out).resolve()
     if any(path.resolve().parent == out for path in paths):
         raise UsageError(f"the executed notebooks would overwrite those in {out}; choose another folder")
+    foreign = [path.name for path in paths if (out / path.name).exists()]
+    if foreign and not (out / "report.json").is_file():
+        raise UsageError(f"{out} holds a {foreign[0]} that no earlier run has written; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     profile = parameters.get("PROFILE", "quick")
     timeout = timeout or TIMEOUT[profile]
@@ -155,7 +161,9 @@ def run(paths, out, parameters=None, *, jobs=1, timeout=None, report=None):
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             environment[name] = os.environ.get(name, threads)
 
-    outcomes = [Outcome(path.stem, out / f"{path.stem}.ipynb") for path in paths]
+    outcomes = [Outcome(path.stem, out / path.name) for path in paths]
+    # Now already: it marks the folder as one of ours, even if this run does not come to its end.
+    _write_report(out / "report.json", outcomes, parameters, profile)
     waiting, running = list(zip(paths, outcomes)), []
     try:
         while waiting or running:
@@ -175,13 +183,25 @@ def run(paths, out, parameters=None, *, jobs=1, timeout=None, report=None):
 
 
 def update(paths, outcomes):
-    """Write the executed notebooks over the committed ones, tidied; those that failed stay as they are.
+    """Write the executed notebooks over the committed ones, tidied.
+
+    Those that failed stay as they are, and so do those that somebody edited while they ran (:func:`edited`).
 
     Returns:
         list: The paths whose bytes changed.
     """
     done = [(path, outcome) for path, outcome in zip(paths, outcomes) if outcome.status == "ok"]
+    done = [(path, outcome) for path, outcome in done if not edited(path, outcome)]
     return [path for path, outcome in done if write(tidy(nbformat.read(outcome.output, 4), committed=True), path)]
+
+
+def edited(path, outcome):
+    """Whether a notebook is no longer the one that ran."""
+    return not path.is_file() or _digest(path) != outcome.digest
+
+
+def _digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class _Worker:
@@ -198,7 +218,7 @@ class _Worker:
             target=_execute, args=(theirs, path, outcome.output, parameters, timeout, environment), daemon=True
         )
         outcome.output.unlink(missing_ok=True)  # of an earlier run
-        outcome.status = "running"
+        outcome.status, outcome.digest = "running", _digest(path)
         self.process.start()
         theirs.close()
 
@@ -383,7 +403,7 @@ def _write_report(path, outcomes, parameters, profile):
             for outcome in outcomes
         ],
     }
-    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    results.write_text(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
 def table(outcomes):

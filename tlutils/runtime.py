@@ -45,9 +45,9 @@ class Profile:
         dataset: What to hand to :func:`tlutils.data.load`.
         backbone: What to hand to :func:`tlutils.backbones.load`.
         image_size: Side of the images in pixels; ``None`` takes the backbone's own.
-        epochs: Epochs of fine-tuning.
+        epochs: Epochs of fine-tuning with augmentation.
         learning_rate: Peak rate of fine-tuning.
-        scratch_epochs: Epochs of training from scratch.
+        scratch_epochs: Epochs of training from scratch with augmentation.
         scratch_learning_rate: Peak rate of training from scratch.
         batch_size: Images a step.
         reference: Whether this is the set-up that the book's committed numbers come from: quick, with the default data
@@ -89,8 +89,8 @@ def profile(name="quick", dataset=None, backbone=None, seed=0):
             "dataset": "digits",
             "backbone": "pocket_resnet",
             "image_size": None,
-            "epochs": 20,
-            "learning_rate": 3e-4,
+            "epochs": 60,
+            "learning_rate": 3e-3,
             "scratch_epochs": 150,
             "scratch_learning_rate": 1e-2,
             "batch_size": 32,

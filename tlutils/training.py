@@ -8,6 +8,7 @@ whole backbone and solves what is left, a convex problem, to its optimum; ``fine
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 import weakref
@@ -219,7 +220,8 @@ def fine_tune(
     By default the head is solved first and then everything above the boundary is tuned, so that a random head does not
     destroy pretrained features (Kumar et al., 2022). BatchNorm layers stay frozen one by one. Adam's rate warms up
     linearly and then falls along a cosine. Without augmentation the activations at the frozen boundary are computed
-    once and only what trains is run; the result is the same.
+    once and only what trains is run. The result is the same, unless frozen blocks hold dropout, as EfficientNet's do:
+    nothing is dropped from activations that are computed once.
 
     Args:
         model: A classifier or regressor. It is changed in place, and so is the backbone that it holds.
@@ -230,9 +232,10 @@ def fine_tune(
         learning_rate: Adam's peak rate for the head and the last block.
         l2_sp: Strength of the pull towards the weights the blocks started from, λ in λ/2 · ‖w − w₀‖² (Li et al., 2018);
             the head is not pulled.
-        augment: A Keras layer or model applied to raw pixels during training, or ``None``. With it nothing is cached.
-        backup_dir: Folder for the state after each epoch. A run that was interrupted goes on from there when it is
-            called again with the same arguments, and ends where it would have ended.
+        augment: A Keras layer or model applied to raw pixels during training, such as :func:`augmentation`, or
+            ``None``. With it nothing is cached.
+        backup_dir: Folder for the state after each epoch, one a run. A run that was interrupted goes on from there when
+            it is called again with the same arguments, and ends where it would have ended.
         start: ``"probe"`` solves the head first (a head with hidden layers is trained on frozen features instead);
             ``"as_is"`` starts from the model as it comes.
         block_decay: The rate of each block is this times the rate of the block above it; 1 gives all the same rate
@@ -249,15 +252,15 @@ def fine_tune(
         Fit
 
     Raises:
-        ValueError: ``blocks`` is out of range or names no block (the message lists them), ``start`` is unknown, or the
-            model and the task disagree on the number of classes.
+        ValueError: ``blocks`` is out of range or names no block (the message lists them), ``start`` is unknown,
+            ``epochs``, ``batch_size`` or ``patience`` is below 1, or the model and the task disagree on the number of
+            classes.
     """
     started = time.perf_counter()
     require_tensorflow()
     _check(model, task)
     if start not in ("probe", "as_is"):
         raise ValueError(f"start must be 'probe' or 'as_is', not {start!r}")
-    models.unfreeze(model, blocks)  # a wrong name fails here, before any work
     settings = _Settings(
         epochs,
         learning_rate,
@@ -272,15 +275,55 @@ def fine_tune(
         block_decay,
         l2_sp,
     )
+    models.unfreeze(model, blocks)  # a wrong name fails here, before any work
     if start == "probe":
         if _hidden(model):
-            fine_tune(model, task, 0, epochs, 1e-3, start="as_is", batch_size=batch_size, seed=seed, progress=progress)
+            fine_tune(
+                model,
+                task,
+                0,
+                epochs,
+                1e-3,
+                start="as_is",
+                batch_size=batch_size,
+                warmup=warmup,
+                patience=patience,
+                cache=cache,
+                shuffle=shuffle,
+                seed=seed,
+                progress=progress,
+            )
         else:
             linear_probe(model, task, seed=seed)
         models.unfreeze(model, blocks)
     frozen, tail = _split(model, blocks) if cache and augment is None else (None, model)
     history, best = _train(model, tail, frozen, task, settings, augment)
     return Fit(model, history, time.perf_counter() - started, best)
+
+
+def augmentation(rotation=0.04, shift=0.1, zoom=0.1, flip=False):
+    """Layers for ``augment``: every image turned, shifted and scaled at random, anew in each epoch.
+
+    Args:
+        rotation: Largest turn in either direction, as a share of a full turn (0.04 are 14 degrees).
+        shift: Largest shift, as a share of the height and of the width.
+        zoom: Largest change of the scale.
+        flip: Whether to mirror left and right too: right for most photographs, wrong for writing.
+
+    Returns:
+        keras.Sequential: raw pixels 0–255, shape (N, height, width, channels), to the same; black where the image ends.
+    """
+    require_tensorflow()
+    import keras
+    from keras import layers
+
+    fill = {"fill_mode": "constant", "fill_value": 0.0}
+    moves = [
+        layers.RandomRotation(rotation, **fill),
+        layers.RandomTranslation(shift, shift, **fill),
+        layers.RandomZoom(zoom, **fill),
+    ]
+    return keras.Sequential([*moves, layers.RandomFlip("horizontal")] if flip else moves, name="augmentation")
 
 
 def train_from_scratch(
@@ -310,7 +353,7 @@ def train_from_scratch(
         epochs: Passes over ``task.train``, at most.
         learning_rate: Adam's peak rate.
         augment: A Keras layer or model applied to raw pixels during training, or ``None``.
-        backup_dir: Folder for the state after each epoch.
+        backup_dir: Folder for the state after each epoch, one a run.
         batch_size: Images a step.
         warmup: Share of all steps during which the rate rises.
         patience: Epochs without a lower validation loss before training stops.
@@ -328,12 +371,23 @@ def train_from_scratch(
     import keras
 
     _check(model, task)
+    settings = _Settings(
+        epochs,
+        learning_rate,
+        batch_size,
+        warmup,
+        patience,
+        shuffle,
+        seed,
+        progress,
+        backup_dir,
+        method="scratch",
+    )
     models.unfreeze(model, -1)
-    for layer in models.all_layers(models.backbone_layer(model)):
+    for layer in models.inner_layers(models.backbone_layer(model)):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = True
             layer.momentum = min(layer.momentum, batch_norm_momentum)
-    settings = _Settings(epochs, learning_rate, batch_size, warmup, patience, shuffle, seed, progress, backup_dir)
     history, best = _train(model, model, None, task, settings, augment)
     return Fit(model, history, time.perf_counter() - started, best)
 
@@ -355,6 +409,12 @@ class _Settings:
     start: str = "as_is"
     block_decay: float = 1.0
     l2_sp: float = 0.0
+    method: str = "fine_tune"
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "patience"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")
 
 
 def _train(model, tail, frozen, task, settings, augment=None):
@@ -364,13 +424,13 @@ def _train(model, tail, frozen, task, settings, augment=None):
     """
     train = _Source(task.train, frozen, settings.batch_size)
     val = _Source(task.val, frozen, settings.batch_size) if task.val is not None else None
-    trained, optimizer = _compiled(model, tail, task, settings, augment)
+    trained = _compiled(model, tail, task, settings, augment)
 
     history = {}
     best, best_loss, best_weights = settings.epochs, np.inf, None
     if val is not None:
         best, best_loss, best_weights = 0, trained.evaluate(val.batches(), verbose=0)[0], tail.get_weights()
-    backup = _Backup(settings, trained, optimizer, task, best_weights)
+    backup = _Backup(settings, model, trained, task, best_weights)
     first, history, best, best_loss = backup.restore(history, best, best_loss)
     best_weights = backup.best_weights
     show = _shows_progress(settings.progress)
@@ -419,7 +479,7 @@ def _split(model, blocks):
 
 
 def _compiled(model, tail, task, settings, augment):
-    """The model whose ``fit`` trains the tail, compiled, and its optimizer in its first state."""
+    """The model whose ``fit`` trains the tail, compiled, with its optimizer in its first state."""
     import keras
 
     steps = -(-len(task.train) // settings.batch_size) * settings.epochs
@@ -428,10 +488,10 @@ def _compiled(model, tail, task, settings, augment):
     key = (
         [id(layer) for layer in tail.layers[1:]],
         [id(variable) for variable in tail.trainable_variables],
-        [getattr(layer, "momentum", None) for layer in models.all_layers(tail)],
+        [getattr(layer, "momentum", None) for layer in models.inner_layers(tail)],
         (id(augment), task.kind, factors, steps, settings.learning_rate, settings.warmup, settings.l2_sp),
     )
-    known, trained, optimizer = _trainers.get(model, (None, None, None))
+    known, trained = _trainers.get(model, (None, None))
     if known != key:
         rising = round(settings.warmup * steps)
         schedule = keras.optimizers.schedules.CosineDecay(
@@ -440,22 +500,24 @@ def _compiled(model, tail, task, settings, augment):
             warmup_target=settings.learning_rate if rising else None,
             warmup_steps=rising,
         )
-        optimizer = _adam(schedule, tail, factors, settings.l2_sp)
         # Layer by layer: a model that held the tail itself would keep the caller's model alive for good.
         inputs = keras.Input(tail.input_shape[1:], dtype=tail.inputs[0].dtype)
         x = augment(inputs) if augment is not None else inputs
         for layer in tail.layers[1:]:
             x = layer(x)
         trained = keras.Model(inputs, x)
-        _compile(trained, task, optimizer)
-        optimizer.build(trained.trainable_variables)
-        _trainers[model] = key, trained, optimizer
+        _compile(trained, task, _adam(schedule, tail, factors, settings.l2_sp))
+        trained.optimizer.build(trained.trainable_variables)
+        _trainers[model] = key, trained
+    optimizer = trained.optimizer  # in mixed precision the one that scales the loss, which holds ours
     for variable in optimizer.variables:
         variable.assign(keras.ops.zeros_like(variable))
-    for start, variable in zip(optimizer.starts, trained.trainable_variables):
+    if hasattr(optimizer, "dynamic_scale"):
+        optimizer.dynamic_scale.assign(optimizer.initial_scale)
+    for start, variable in zip(getattr(optimizer, "inner_optimizer", optimizer).starts, trained.trainable_variables):
         if start is not None:
             start.assign(variable)
-    return trained, optimizer
+    return trained
 
 
 class _Source:
@@ -463,19 +525,30 @@ class _Source:
 
     def __init__(self, examples, frozen, batch_size):
         self.examples, self.batch_size = examples, batch_size
-        self.activations = None
+        self.cached = None
         if frozen is not None:
-            self.activations = frozen.predict(examples.batches(64), verbose=0)
+            self._keep(frozen.predict(examples.batches(64), verbose=0))
 
-    def batches(self, order=None):
+    def _keep(self, activations):
+        """Hold the activations once, whatever the order; a GPU's memory has better uses."""
         import tensorflow as tf
 
-        if self.activations is None:
+        with tf.device("CPU:0"):
+            x, y = tf.constant(activations), tf.constant(self.examples.labels)
+            order = self.order = tf.Variable(np.arange(len(self.examples)))
+
+            def pick(places):
+                rows = tf.gather(order, places)
+                return tf.gather(x, rows), tf.gather(y, rows)
+
+            self.cached = tf.data.Dataset.range(len(self.examples)).batch(self.batch_size).map(pick).prefetch(2)
+
+    def batches(self, order=None):
+        if self.cached is None:
             examples = self.examples if order is None else self.examples.subset(order)
             return examples.batches(self.batch_size)
-        x, y = self.activations, self.examples.labels
-        pair = (x, y) if order is None else (x[order], y[order])
-        return tf.data.Dataset.from_tensor_slices(pair).batch(self.batch_size).prefetch(2)
+        self.order.assign(np.arange(len(self.examples)) if order is None else order)
+        return self.cached
 
 
 def _adam(schedule, tail, factors, l2_sp):
@@ -486,6 +559,8 @@ def _adam(schedule, tail, factors, l2_sp):
 
     class BlockAdam(keras.optimizers.Adam):
         def build(self, variables):
+            if self.built:  # the optimizer that scales the loss builds the one inside it a second time
+                return
             super().build(variables)
             # Among the optimizer's own variables, so that a backup holds the starting weights as well.
             self.starts = [
@@ -512,19 +587,22 @@ def _rate_factors(model, tail, decay):
 class _Backup:
     """The state of a training after its last epoch, in one file; it is only read by the very same training."""
 
-    def __init__(self, settings, trained, optimizer, task, best_weights):
-        self.variables = [*trained.variables, *optimizer.variables]
+    def __init__(self, settings, model, trained, task, best_weights):
+        self.variables = [*trained.variables, *trained.optimizer.variables]
         self.best_weights = best_weights
         self.file = None
         if settings.backup_dir is not None:
             described = {k: repr(v) for k, v in vars(settings).items() if k not in ("progress", "backup_dir")}
             described["shapes"] = [list(variable.shape) for variable in self.variables]
+            described["layers"] = _described(model), _described(trained)  # the latter with the augmentation
+            frozen = [weight for x in models.inner_layers(model) if not x.trainable for weight in x.weights]
+            described["frozen"] = [hashlib.sha256(np.asarray(weight).tobytes()).hexdigest() for weight in frozen]
             described["data"] = [
                 (part.fingerprint, hashlib.sha256(part.labels.tobytes()).hexdigest())
                 for part in (task.train, task.val)
                 if part is not None
             ]
-            key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+            key = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:16]
             self.file = Path(settings.backup_dir) / f"training-{key}.npz"
 
     def restore(self, history, best, best_loss):
@@ -554,6 +632,22 @@ class _Backup:
     def remove(self):
         if self.file is not None:
             self.file.unlink(missing_ok=True)
+
+
+def _described(layer):
+    """The configuration of a layer or model, without what Keras makes up anew: numbers in names, and seeds."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items() if k not in ("seed", "compile_config")}
+        if isinstance(value, (list, tuple)):
+            return [plain(v) for v in value]
+        return re.sub(r"_\d+(CLONE)*$", "", value) if isinstance(value, str) else value
+
+    try:
+        return plain(layer.get_config())
+    except NotImplementedError:  # a custom layer that does not say how it is made; those inside it may
+        return [type(layer).__name__, *map(_described, models.inner_layers(layer)[1:])]
 
 
 def _compile(model, task, optimizer):
