@@ -541,6 +541,15 @@ def test_augmentation_moves_images_and_leaves_them_alone_outside_of_training():
     assert set(mirrored) == {6, 14}
 
 
+@pytest.mark.parametrize("train", [training.linear_probe, training.fine_tune, training.train_from_scratch])
+def test_images_of_another_shape_than_the_models_are_refused_with_both_shapes(train, model):
+    task = data.load("digits", image_size=SIZE + 1, labels_per_class=1)
+    with pytest.raises(
+        ValueError, match=rf"\({SIZE}, {SIZE}, 1\), .* \({SIZE + 1}, {SIZE + 1}, 1\): build its backbone"
+    ):
+        train(model, task)
+
+
 def test_as_is_keeps_the_head(model):
     before = model.get_weights()
     training.fine_tune(model, digits(), epochs=1, learning_rate=0.0, start="as_is")

@@ -67,7 +67,7 @@ def linear_probe(model, task, l2="cv", *, cache_dir=None, seed=0):
 
     Raises:
         ValueError: The head has hidden layers (train it with ``fine_tune(model, task, blocks=0)``), the model and the
-            task disagree on the number of classes, or ``l2`` is not positive.
+            task disagree on the shape of the images or the number of classes, or ``l2`` is not positive.
     """
     started = time.perf_counter()
     require_tensorflow()
@@ -674,6 +674,13 @@ def _hidden(model):
 def _check(model, task):
     outputs = model.output_shape[-1]
     models.backbone_layer(model)
+    wanted, given = model.input_shape[1:], (*task.image_size, task.channels)
+    if any(a not in (None, b) for a, b in zip(wanted, given)):
+        raise ValueError(
+            f"{model.name!r} takes images of shape {wanted}, but those of {task.name!r} are {given}: build its "
+            f"backbone with backbones.load(name, input_shape={given}), or load the data with image_size={wanted[:2]}, "
+            f"channels={wanted[2]}"
+        )
     if task.kind == "classification" and outputs != task.num_classes:
         raise ValueError(
             f"{model.name!r} gives {outputs} logits, but {task.name!r} has {task.num_classes} classes: "
