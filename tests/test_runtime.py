@@ -264,13 +264,16 @@ def draws(tensorflow):
 
     dense = keras.layers.Dense(3)
     dense.build((None, 4))
-    return (
+    drawn = [
         random.random(),
         np.random.rand(),  # noqa: NPY002 (what scikit-learn draws from)
         *np.asarray(tensorflow.random.uniform((3,))).tolist(),
-        *np.asarray(keras.random.normal((3,))).tolist(),
         *np.asarray(dense.kernel).ravel().tolist(),
-    )
+    ]
+    # Before 3.15, Keras' own stream goes on where it was when a process is seeded for the second time.
+    if tuple(map(int, keras.__version__.split(".")[:2])) >= (3, 15):
+        drawn += np.asarray(keras.random.normal((3,))).tolist()
+    return drawn
 
 
 def test_the_same_seed_gives_the_same_random_numbers(tensorflow):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tlutils import letters
+from tlutils import letters, results
 from tlutils.runtime import require_tensorflow, setup
 
 INPUT_SHAPE = (letters.SIZE, letters.SIZE, 1)
@@ -211,7 +211,7 @@ def pretrain(name, images=60_000, epochs=6, learning_rate=3e-3, batch_size=256, 
         "accuracy": round(accuracy, 4),
         "confused_pairs": pairs,
         "data_sha256": letters.fingerprint(x, y),
-        "versions": {package: version(package) for package in ("tensorflow", "keras", "numpy", "pillow", "matplotlib")},
+        "versions": results.versions() | {package: version(package) for package in ("pillow", "matplotlib")},
         "seconds": round(spent + time.perf_counter() - started),
         "date": date.today().isoformat(),
     }
