@@ -508,6 +508,9 @@ def _compiled(model, tail, task, settings, augment):
         trained = keras.Model(inputs, x)
         _compile(trained, task, _adam(schedule, tail, factors, settings.l2_sp))
         trained.optimizer.build(trained.trainable_variables)
+        # Metrics that are first built inside the step make TensorFlow trace it a second time.
+        trained.compute_metrics(None, task.train.labels[:1], keras.ops.zeros((1, *trained.output_shape[1:])), None)
+        trained.reset_metrics()
         _trainers[model] = key, trained
     optimizer = trained.optimizer  # in mixed precision the one that scales the loss, which holds ours
     for variable in optimizer.variables:
@@ -525,30 +528,32 @@ class _Source:
 
     def __init__(self, examples, frozen, batch_size):
         self.examples, self.batch_size = examples, batch_size
-        self.cached = None
+        self.kept = None
         if frozen is not None:
             self._keep(frozen.predict(examples.batches(64), verbose=0))
+        elif examples.paths is None:
+            self._keep(examples.images())
 
-    def _keep(self, activations):
-        """Hold the activations once, whatever the order; a GPU's memory has better uses."""
+    def _keep(self, inputs):
+        """Hold what is in memory anyway once, whatever the order; a GPU's memory has better uses."""
         import tensorflow as tf
 
         with tf.device("CPU:0"):
-            x, y = tf.constant(activations), tf.constant(self.examples.labels)
+            x, y = tf.constant(inputs), tf.constant(self.examples.labels)
             order = self.order = tf.Variable(np.arange(len(self.examples)))
 
             def pick(places):
                 rows = tf.gather(order, places)
-                return tf.gather(x, rows), tf.gather(y, rows)
+                return tf.cast(tf.gather(x, rows), tf.float32), tf.gather(y, rows)
 
-            self.cached = tf.data.Dataset.range(len(self.examples)).batch(self.batch_size).map(pick).prefetch(2)
+            self.kept = tf.data.Dataset.range(len(self.examples)).batch(self.batch_size).map(pick).prefetch(2)
 
     def batches(self, order=None):
-        if self.cached is None:
+        if self.kept is None:
             examples = self.examples if order is None else self.examples.subset(order)
             return examples.batches(self.batch_size)
         self.order.assign(np.arange(len(self.examples)) if order is None else order)
-        return self.cached
+        return self.kept
 
 
 def _adam(schedule, tail, factors, l2_sp):
