@@ -1154,7 +1154,7 @@ def test_a_task_is_frozen_and_describes_itself_the_same_each_time(folder):
         task.summary()
         == data.load(folder.path).summary()
         == (
-            "photos: 2 classes (cat, dog). Images of 224×224×3: 40 train, 10 val, no test. "
+            "photos: 2 classes (cat, dog).\nImages of 224×224×3: 40 train, 10 val, no test.\n"
             "Each class has 16 to 24 training images."
         )
     )

@@ -106,7 +106,7 @@ def test_a_report_prints_its_interval_and_what_it_covers():
     logits, labels = made_up(n=50, classes=2)
     text = str(evaluation.report(logits, labels, class_names=["ants", "bees"]))
     low, high = evaluation.report(logits, labels).interval
-    assert f"95% interval {low:.3f} to {high:.3f} (over test images), on 50 images" in text
+    assert f"on 50 images\n95% interval {low:.3f} to {high:.3f} (over test images)" in text
     assert "ants" in text
     assert "bees" in text
 

@@ -193,20 +193,18 @@ class ImageTask:
         return f"ImageTask({self.name!r}, {self._sizes()}, {_shape_text(self.image_size, self.channels)})"
 
     def summary(self):
-        """One paragraph in words: what there is to learn, from how many images, of which size. Always the same."""
+        """A few lines in words: what there is to learn, from how many images, of which size. Always the same."""
         if self.kind == "regression":
             outputs = 1 if self.train.labels.ndim == 1 else self.train.labels.shape[1]
             what = f"regression with {outputs} output{'s' if outputs > 1 else ''}"
         else:
             what = f"{self.num_classes} classes ({listed(self.class_names, 12)})"
-        text = f"{self.name}: {what}. Images of {_shape_text(self.image_size, self.channels)}: {self._sizes()}."
+        lines = [f"{self.name}: {what}.", f"Images of {_shape_text(self.image_size, self.channels)}: {self._sizes()}."]
         if self.kind == "classification":
             counts = np.bincount(self.train.labels, minlength=self.num_classes)
             low, high = counts.min(), counts.max()
-            text += f" Each class has {low if low == high else f'{low} to {high}'} training images."
-        if self.notes:
-            text += " Notes: " + " ".join(note.rstrip(".") + "." for note in self.notes)
-        return text
+            lines.append(f"Each class has {low if low == high else f'{low} to {high}'} training images.")
+        return "\n".join([*lines, *(f"Note: {note.rstrip('.')}." for note in self.notes)])
 
     def _sizes(self):
         sides = (("train", self.train), ("val", self.val), ("test", self.test))

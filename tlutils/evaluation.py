@@ -72,8 +72,8 @@ class Report:
             return f"mean absolute error {self.mae:.4g} on {self.measured_on}"
         low, high = self.interval
         lines = [
-            f"accuracy {self.accuracy:.3f}, 95% interval {low:.3f} to {high:.3f} (over test images), "
-            f"on {self.measured_on}",
+            f"accuracy {self.accuracy:.3f} on {self.measured_on}",
+            f"95% interval {low:.3f} to {high:.3f} (over test images)",
             f"log-loss {self.log_loss:.3f}, expected calibration error {self.ece:.3f}",
             "",
             f"{'class':<16} {'images':>6} {'precision':>9} {'recall':>7} {'F1':>6}",
@@ -222,9 +222,9 @@ class Comparison:
     def __str__(self):
         low, high = self.interval
         return (
-            f"difference {self.difference:+.3f}, 95% interval {low:+.3f} to {high:+.3f} (over test images); "
-            f"{self.only_a} images only the first gets right, {self.only_b} only the second; "
-            f"McNemar's exact test p = {self.p_value:.3g}"
+            f"difference {self.difference:+.3f}, 95% interval {low:+.3f} to {high:+.3f} (over test images)\n"
+            f"images that only the first gets right {self.only_a}, only the second {self.only_b}, "
+            f"McNemar's exact p = {self.p_value:.3g}"
         )
 
 

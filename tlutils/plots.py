@@ -117,7 +117,7 @@ def budgets(summary, methods=None, highlight=None, chance=None):
     axis.set_xticks(ticks, [str(tick) for tick in ticks])
     axis.minorticks_off()
     axis.set(xlabel="labels per class", ylabel="test accuracy")
-    axis.legend(loc="lower right", frameon=False)
+    axis.legend(loc="lower right", frameon=True, facecolor="white", framealpha=1, edgecolor="none")
     return fig
 
 
