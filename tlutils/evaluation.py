@@ -223,8 +223,8 @@ class Comparison:
         low, high = self.interval
         return (
             f"difference {self.difference:+.3f}, 95% interval {low:+.3f} to {high:+.3f} (over test images)\n"
-            f"images that only the first gets right {self.only_a}, only the second {self.only_b}, "
-            f"McNemar's exact p = {self.p_value:.3g}"
+            f"{self.only_a} images only the first gets right, {self.only_b} only the second\n"
+            f"McNemar's exact test p = {self.p_value:.3g}"
         )
 
 
