@@ -1091,6 +1091,17 @@ def alone():
     return model.get_weights()
 
 
+def test_a_step_is_traced_once_for_all_epochs_and_seeds(monkeypatch):
+    import keras
+
+    traced, step = [], keras.Model.train_step
+    monkeypatch.setattr(keras.Model, "train_step", lambda self, data: traced.append(1) or step(self, data))
+    model = fresh()
+    for seed in (0, 1):
+        training.fine_tune(model, digits(), blocks=1, epochs=2, start="as_is", seed=seed)
+    assert len(traced) == 1
+
+
 @pytest.mark.parametrize("name", BETWEEN)
 def test_what_ran_before_on_the_same_model_leaves_no_trace(shared, alone, name):
     between, model = BETWEEN[name], shared()
