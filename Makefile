@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 NBVAL  := --nbval --nbval-current-env --nbval-cell-timeout=300 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
-.PHONY: book test test-slow test-all notebooks experiments html serve full zoo benchmarks lint clean
+.PHONY: book test test-slow test-all notebooks experiments html serve full zoo zoo-sources benchmarks lint clean
 
 book: $(READY)  ## run every chapter on this machine and render the book into _build/html
 	$(BIN)/tlutils run --out _build/notebooks
@@ -40,6 +40,9 @@ full: $(READY)  ## every chapter on ImageNet models and photographs; needs a GPU
 
 zoo: $(READY)  ## pretrain the pocket zoo again; goes on where it was interrupted
 	$(BIN)/python -m tlutils.zoo
+
+zoo-sources: $(READY)  ## pretrain the zoo again on the other source tasks of chapter 03; goes on where it was interrupted
+	$(BIN)/python -m tlutils.zoo --source strokes textures --jobs 2
 
 benchmarks: $(READY)  ## timings, as ratios measured side by side
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done

@@ -244,9 +244,9 @@ def load(
 
     Args:
         source: A name of ``registry()``, or the path of a folder. A ``Path`` is always a folder.
-        image_size: Side in pixels, or (height, width). Default: 32 for ``digits`` and ``letters``, 224 for photographs.
-        channels: 1 (gray) or 3 (RGB). Default: 1 for ``digits`` and ``letters``, 3 for photographs.
-        labels_per_class: Number of training images a class, or ``None`` for all.
+        image_size: Side in pixels, or (height, width). Default: 224 for photographs, 32 for everything else.
+        channels: 1 (gray) or 3 (RGB). Default: 3 for photographs, 1 for everything else.
+        labels_per_class: Number of training images a class, or ``None`` for all; of ``tilted_digits``, a digit.
         groups: Who or what an image comes from (writer, patient, video): a function from a file's ``Path`` to an id, or
             a dict from its path relative to the folder, with ``/``, to an id. Only for folders.
         seed: Decides the splits and draws.
@@ -411,6 +411,27 @@ _SOURCES = (
         citation="tlutils.letters, part of this book",
     ),
     DataSource(
+        name="tilted_digits",
+        description="The images of digits, each turned by an angle between −45 and 45 degrees, 32×32. A regression: "
+        "the label is the angle, counter-clockwise. Splits as for digits.",
+        url="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
+        bytes=None,
+        sha256=None,
+        licence="CC BY 4.0",
+        citation="E. Alpaydin and C. Kaynak (1998). Optical Recognition of Handwritten Digits. UCI Machine Learning "
+        "Repository. https://doi.org/10.24432/C50P49",
+    ),
+    DataSource(
+        name="patterns",
+        description="1,800 patches of ten printed patterns, drawn on the spot with Matplotlib's hatches, 32×32. Test: "
+        "800 of them, always the same.",
+        url=None,
+        bytes=None,
+        sha256=None,
+        licence="Apache-2.0, as this package",
+        citation="tlutils.targets, part of this book",
+    ),
+    DataSource(
         name="flowers",
         description="3,670 photographs of flowers: daisy, dandelion, roses, sunflowers, tulips. No splits of its own.",
         url="http://download.tensorflow.org/example_images/flower_photos.tgz",
@@ -453,14 +474,39 @@ def _raw_digits():
 
 
 def _load_digits(options, log):
-    _refuse_groups("digits", options)
+    return _fixed_test_task("digits", *_raw_digits(), tuple(str(digit) for digit in range(10)), options, log)
+
+
+def _load_tilted_digits(options, log):
+    from tlutils import targets
+
     raw, labels = _raw_digits()
-    pixels = _resized(raw, options.image_size or (32, 32))
-    digests = _digests(raw[:1000])
     class_names = tuple(str(digit) for digit in range(10))
-    kept, held = hold_out(labels[:1000], digests, None, options.val_fraction, options.seed, class_names)
+    angles = targets.tilts(len(raw))
+    return _fixed_test_task("tilted_digits", _tilted_digits(), labels, class_names, options, log, angles)
+
+
+@cache
+def _tilted_digits():
+    from tlutils import targets
+
+    raw, _ = _raw_digits()
+    return targets.tilt(raw, targets.tilts(len(raw)))
+
+
+def _load_patterns(options, log):
+    from tlutils import targets
+
+    return _fixed_test_task("patterns", *targets.patterns(), tuple(targets.PATTERNS), options, log)
+
+
+def _fixed_test_task(name, raw, labels, class_names, options, log, targets=None):
+    """A task whose first 1,000 images are to learn from, and whose others are always the test."""
+    _refuse_groups(name, options)
+    pixels = _resized(raw, options.image_size or (32, 32))
+    kept, held = hold_out(labels[:1000], _digests(raw[:1000]), None, options.val_fraction, options.seed, class_names)
     parts = {"train": kept, "val": held, "test": np.arange(1000, len(labels))}
-    return _array_task("digits", pixels, labels, parts, class_names, options, log)
+    return _array_task(name, pixels, labels, parts, class_names, options, log, targets)
 
 
 def _load_letters(options, log):
@@ -479,8 +525,11 @@ def _load_letters(options, log):
     return _array_task("letters", pixels, labels, parts, tuple(letters.CLASS_NAMES), options, log)
 
 
-def _array_task(name, pixels, labels, parts, class_names, options, log):
-    """Cut gray ``pixels`` (N, height, width) into a task by the positions in ``parts``, few-shot if asked."""
+def _array_task(name, pixels, labels, parts, class_names, options, log, targets=None):
+    """Cut gray ``pixels`` (N, height, width) into a task by the positions in ``parts``, few-shot if asked.
+
+    With ``targets``, one number an image, the task is a regression; ``labels`` then only decides what is drawn.
+    """
     channels = options.channels or 1
     pixels = np.repeat(pixels[..., None], channels, axis=-1)
     if options.labels_per_class is not None:
@@ -489,13 +538,15 @@ def _array_task(name, pixels, labels, parts, class_names, options, log):
         parts["train"] = train[draw_few(labels[train], _digests(pixels[train]), k, options.seed, class_names, where)]
         close_validation(parts, f"the images held out of {name}", log)
     image_size = pixels.shape[1:3]
+    wanted = labels if targets is None else targets
     return ImageTask(
         name,
         **{
-            side: Examples(labels[rows], image_size=image_size, channels=channels, pixels=pixels[rows])
+            side: Examples(wanted[rows], image_size=image_size, channels=channels, pixels=pixels[rows])
             for side, rows in parts.items()
         },
-        class_names=class_names,
+        class_names=class_names if targets is None else None,
+        kind="classification" if targets is None else "regression",
         image_size=image_size,
         channels=channels,
         notes=log.notes,
@@ -546,6 +597,8 @@ def _load_hymenoptera(options, log):
 _LOADERS = {
     "digits": _load_digits,
     "letters": _load_letters,
+    "tilted_digits": _load_tilted_digits,
+    "patterns": _load_patterns,
     "flowers": _load_flowers,
     "hymenoptera": _load_hymenoptera,
 }

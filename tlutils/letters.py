@@ -99,7 +99,7 @@ def draw(n, seed, fonts="train"):
     images = np.empty((n, SIZE, SIZE, 1), np.uint8)
     for start in range(0, n, 1024):
         part = slice(start, start + 1024)
-        images[part, ..., 0] = _distort(glyphs[rows[part], columns[part]], rng)
+        images[part, ..., 0] = distort(glyphs[rows[part], columns[part]], rng)
     return images, labels
 
 
@@ -108,7 +108,7 @@ def fingerprint(images, labels):
     return hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
 
 
-def _distort(glyphs, rng):
+def distort(glyphs, rng):
     """Glyphs (n, 64, 64) in [0, 1] to uint8 (n, 32, 32): thickness, shape, resolution, contrast and noise."""
     from scipy.ndimage import gaussian_filter
 

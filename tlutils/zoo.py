@@ -1,8 +1,9 @@
-"""The pocket zoo: four families of the literature in miniature, and their pretraining on printed letters.
+"""The pocket zoo: four families of the literature in miniature, and their pretraining.
 
 Each network takes images scaled to [0, 1], 32×32 with one channel, and has 100,000 to 300,000 parameters. ``make zoo``
-(``python -m tlutils.zoo``) pretrains all four and writes their weights to ``tlutils/weights``. The networks are plain
-Keras; :mod:`tlutils.backbones` gives them preprocessing and blocks like any other backbone.
+(``python -m tlutils.zoo``) pretrains all four on printed letters and writes their weights to ``tlutils/weights``;
+``make zoo-sources`` does the same with the other source tasks of :mod:`tlutils.sources`. The networks are plain Keras;
+:mod:`tlutils.backbones` gives them preprocessing and blocks like any other backbone.
 """
 
 import argparse
@@ -12,13 +13,15 @@ import sys
 import time
 import zipfile
 import zlib
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
-from tlutils import letters, results
+from tlutils import letters, results, sources
 from tlutils.runtime import require_tensorflow, setup
 
 INPUT_SHAPE = (letters.SIZE, letters.SIZE, 1)
@@ -134,8 +137,18 @@ FAMILIES = {
 }
 
 
-def pretrain(name, images=60_000, epochs=6, learning_rate=3e-3, batch_size=256, seed=0, work=None, verbose=True):
-    """Pretrain one pocket network on printed letters.
+def pretrain(
+    name,
+    images=60_000,
+    epochs=6,
+    learning_rate=3e-3,
+    batch_size=256,
+    seed=0,
+    work=None,
+    verbose=True,
+    source="letters",
+):
+    """Pretrain one pocket network on a source task.
 
     Adam with a cosine decay to zero; no label smoothing, which makes features transfer worse (Kornblith et al., 2021).
     With ``work`` the state is kept after each epoch, and an interrupted call goes on where it stopped and ends with
@@ -143,26 +156,28 @@ def pretrain(name, images=60_000, epochs=6, learning_rate=3e-3, batch_size=256, 
 
     Args:
         name: One of ``FAMILIES``.
-        images: How many letters to draw from the training fonts.
+        images: How many images to draw.
         epochs: Passes over them.
         learning_rate: Adam's rate at the start.
         batch_size: Images a step.
-        seed: Seed of the letters, the initial weights and the order of the batches.
+        seed: Seed of the images, the initial weights and the order of the batches.
         work: Folder for the state; ``None`` keeps none.
         verbose: Show Keras' progress bar.
+        source: One of ``sources.SOURCES``.
 
     Returns:
-        ``(model, record)``: the letter classifier, as :func:`load` gives it, and a dict of everything that is stored
-        beside its weights.
+        ``(model, record)``: the classifier of the source task, as :func:`load` gives it, and a dict of everything that
+        is stored beside its weights.
     """
     require_tensorflow()
     import keras
 
     started = time.perf_counter()
     keras.utils.set_random_seed(seed)
-    x, y = letters.draw(images, seed)
+    task = sources.find(source)
+    x, y = task.draw(images, seed, "train")
     steps = -(-images // batch_size)
-    model = _with_classifier(build(name))
+    model = _with_classifier(build(name), task)
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -178,7 +193,7 @@ def pretrain(name, images=60_000, epochs=6, learning_rate=3e-3, batch_size=256, 
     }
     done, spent = 0, 0.0
     if work:
-        state, log = Path(work) / f"{name}.keras", Path(work) / f"{name}.json"
+        state, log = (Path(work) / f"{_file_stem(name, source)}.{kind}" for kind in ("keras", "json"))
         progress = json.loads(log.read_text()) if state.exists() and log.exists() else {}
         if progress.get("settings") == settings:
             model, spent = keras.models.load_model(state), progress["seconds"]
@@ -200,14 +215,17 @@ def pretrain(name, images=60_000, epochs=6, learning_rate=3e-3, batch_size=256, 
             _write_json(log, {"settings": settings, "seconds": spent + time.perf_counter() - started})
             _write(state, model.save)
 
-    accuracy, pairs = validate(model)
+    accuracy, pairs = validate(model, source=source)
+    fonts = f", {len(letters.fonts())} fonts" if source == "letters" else ""
+    option = "" if source == "letters" else f" --source {source}"
     record = {
         "name": name,
-        "source_task": f"{len(letters.CLASS_NAMES)} classes of printed letters, {len(letters.fonts())} fonts",
-        "command": f"python -m tlutils.zoo {name} --images {images} --epochs {epochs} --seed {seed}",
+        "source": source,
+        "source_task": f"{len(task.class_names)} classes of {task.description}{fonts}",
+        "command": f"python -m tlutils.zoo {name}{option} --images {images} --epochs {epochs} --seed {seed}",
         "settings": settings,
         "parameters": model.get_layer(name).count_params(),
-        "held_out_fonts": [path.stem for path in letters.fonts("validation")],
+        "held_out": task.held_out,
         "accuracy": round(accuracy, 4),
         "confused_pairs": pairs,
         "data_sha256": letters.fingerprint(x, y),
@@ -218,31 +236,43 @@ def pretrain(name, images=60_000, epochs=6, learning_rate=3e-3, batch_size=256, 
     return model, record
 
 
-def validate(model, n=5_000, seed=1):
-    """Accuracy of a letter classifier on freshly drawn letters of the held-out fonts, and its most confused pairs.
+def validate(model, n=5_000, seed=1, source="letters"):
+    """Accuracy of a source classifier on fresh images of the validation split, and its most confused pairs.
 
     Args:
-        model: Images in [0, 1], shape (N, 32, 32, 1), to logits over ``letters.CLASS_NAMES``.
-        n: Number of letters.
-        seed: Seed of the letters.
+        model: Images in [0, 1], shape (N, 32, 32, 1), to logits over the classes of the source task.
+        n: Number of images.
+        seed: Seed of the images.
+        source: One of ``sources.SOURCES``; of letters and strokes, validation has fonts and writers of its own.
 
     Returns:
         ``(accuracy, pairs)``: a float, and the ten most frequent ``[true, predicted, count]``.
     """
-    x, y = letters.draw(n, seed, fonts="validation")
+    task = sources.find(source)
+    x, y = task.draw(n, seed, "validation")
     predicted = model.predict(x / np.float32(255), batch_size=500, verbose=0).argmax(1)
     wrong = np.flatnonzero(predicted != y)
     pairs, counts = np.unique(np.stack([y[wrong], predicted[wrong]]), axis=1, return_counts=True)
-    names = letters.CLASS_NAMES
+    names = task.class_names
     worst = np.argsort(-counts, kind="stable")[:10]
     return float((predicted == y).mean()), [[names[pairs[0, i]], names[pairs[1, i]], int(counts[i])] for i in worst]
 
 
+def weights_file(name, source="letters", folder=WEIGHTS):
+    """Where the weights of a network that was pretrained on a source task are kept."""
+    return Path(folder) / f"{_file_stem(name, sources.find(source).name)}.npz"
+
+
+def _file_stem(name, source):
+    return name if source == "letters" else f"{name}-{source}"
+
+
 def save(model, record, folder=WEIGHTS):
-    """Write a pretrained letter classifier as float16 to ``folder/NAME.npz``, with its record as JSON beside it."""
+    """Write a pretrained classifier as float16 to :func:`weights_file`, with its record as JSON beside it."""
     arrays = {weight.path: np.asarray(weight, np.float16) for weight in model.weights}
-    _write(Path(folder, f"{record['name']}.npz"), lambda path: np.savez_compressed(path, **arrays))
-    _write_json(Path(folder, f"{record['name']}.json"), record)
+    file = weights_file(record["name"], record["source"], folder)
+    _write(file, lambda path: np.savez_compressed(path, **arrays))
+    _write_json(file.with_suffix(".json"), record)
 
 
 def _write(path, write):
@@ -257,77 +287,103 @@ def _write_json(path, content):
     _write(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
 
 
-def load(name, path=None):
-    """The pretrained letter classifier of one family.
+def load(name, path=None, source="letters"):
+    """The classifier of a source task, pretrained, of one family.
 
     Args:
         name: One of ``FAMILIES``.
         path: A file that :func:`save` wrote; ``None`` takes the one that ships with the package.
+        source: One of ``sources.SOURCES``.
 
     Returns:
-        keras.Model: images in [0, 1], shape (N, 32, 32, 1), to logits over ``letters.CLASS_NAMES``; its layer
-        ``name`` is the network without the classifier.
+        keras.Model: images in [0, 1], shape (N, 32, 32, 1), to logits over the classes of the source task; its layer
+        ``name`` is the network without the classifier, its last layer is called after the source task.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file holds something else, or the weights of another network.
     """
-    path = Path(path or WEIGHTS / f"{name}.npz")
+    path = Path(path or weights_file(name, source))
+    target = "zoo" if source == "letters" else "zoo-sources"
     if not path.exists():
-        raise FileNotFoundError(f"no weights at {path}; `make zoo` rebuilds the pocket zoo")
-    model = _with_classifier(build(name))
+        raise FileNotFoundError(f"no weights at {path}; `make {target}` rebuilds them")
+    model = _with_classifier(build(name), sources.find(source))
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
     except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):  # not .npz, or damaged
         arrays = {}
     if {key: array.shape for key, array in arrays.items()} != {w.path: tuple(w.shape) for w in model.weights}:
-        raise ValueError(f"{path} does not hold the weights of {name}; `make zoo` rebuilds the pocket zoo")
+        raise ValueError(f"{path} does not hold the weights of {name} for {source}; `make {target}` rebuilds them")
     for weight in model.weights:
         weight.assign(arrays[weight.path].astype(np.float32))
     return model
 
 
-def record(name):
+def record(name, source="letters"):
     """What is stored beside the weights that ship: settings, versions, data hash, accuracy, confused pairs, date."""
-    return json.loads((WEIGHTS / f"{name}.json").read_text())
+    return json.loads(weights_file(name, source).with_suffix(".json").read_text())
 
 
-def _with_classifier(network):
-    """The network, global average pooling and a linear layer over the letters."""
+def _with_classifier(network, task):
+    """The network, global average pooling and a linear layer over the classes of a source task."""
     import keras
     from keras import layers
 
     inputs = keras.Input(network.input_shape[1:], name="image")
     x = layers.GlobalAveragePooling2D(name="pool")(network(inputs))
     return keras.Model(
-        inputs, layers.Dense(len(letters.CLASS_NAMES), name="letters")(x), name=f"{network.name}_letters"
+        inputs, layers.Dense(len(task.class_names), name=task.name)(x), name=f"{network.name}_{task.name}"
     )
 
 
 def main(argv=None):
-    """Pretrain the whole zoo; families that this call's settings already finished are not trained again."""
+    """Pretrain the pocket zoo; networks that this call's settings already finished are not trained again."""
     parser = argparse.ArgumentParser(prog="python -m tlutils.zoo", description=main.__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(FAMILIES)}; default: all")
-    parser.add_argument("--images", type=int, default=60_000, help="letters to draw (default: %(default)s)")
+    parser.add_argument(
+        "--source", nargs="+", default=["letters"], metavar="TASK", help=f"{', '.join(sources.SOURCES)}"
+    )
+    parser.add_argument("--images", type=int, default=60_000, help="images to draw (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=6, help="passes over them (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder for the weights (default: the package's)")
     parser.add_argument(
         "--work", type=Path, default=Path("_build/zoo"), help="folder for resuming (default: %(default)s)"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="networks trained side by side (default: %(default)s)")
     options = parser.parse_args(argv)
-    unknown = set(options.names) - set(FAMILIES)
-    if unknown:
-        parser.error(f"unknown network {', '.join(sorted(unknown))}; choose from {', '.join(FAMILIES)}")
+    for known, given, what in ((FAMILIES, options.names, "network"), (sources.SOURCES, options.source, "source task")):
+        if unknown := set(given) - set(known):
+            parser.error(f"unknown {what} {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
 
-    setup(gpu="auto", seed=options.seed)
-    for name in options.names or FAMILIES:
-        print(f"{name}: {options.images:,} letters, {options.epochs} epochs", flush=True)
-        model, result = pretrain(name, options.images, options.epochs, seed=options.seed, work=options.work)
-        save(model, result, options.out)
-        print(f"{name}: {result['accuracy']:.1%} on held-out fonts after {result['seconds']} s", flush=True)
+    todo = [(options, name, source) for source in options.source for name in options.names or FAMILIES]
+    if options.jobs == 1:
+        list(map(_pretrain_and_save, *zip(*todo)))
+    else:
+        for threads in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
+            os.environ[threads] = "1"  # for the processes to come: their threads would wait for each other
+        with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+            list(pool.map(_pretrain_and_save, *zip(*todo)))
     return 0
+
+
+def _pretrain_and_save(options, name, source):
+    setup(gpu="auto", seed=options.seed)
+    what = f"{name} on {source}"
+    print(f"{what}: {options.images:,} images, {options.epochs} epochs", flush=True)
+    model, result = pretrain(
+        name,
+        options.images,
+        options.epochs,
+        seed=options.seed,
+        work=options.work,
+        verbose=options.jobs == 1,
+        source=source,
+    )
+    save(model, result, options.out)
+    held_out = sources.find(source).held_out
+    print(f"{what}: {result['accuracy']:.1%} on held-out {held_out} after {result['seconds']} s", flush=True)
 
 
 if __name__ == "__main__":
