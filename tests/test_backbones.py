@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlutils import backbones, models, zoo
+from tlutils import backbones, models, sources, zoo
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
@@ -734,3 +734,32 @@ def test_a_model_without_a_graph_is_no_backbone():
     for model in (Subclassed(), keras.Sequential([keras.layers.ReLU()])):
         with pytest.raises(ValueError, match="functional Keras model"):
             backbones.wrap(model)
+
+
+# --- other source tasks of the pocket zoo -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["letters", "strokes", "textures"])
+def test_the_pocket_zoo_has_weights_of_several_source_tasks(source):
+    backbone = backbones.load("pocket_vgg", weights=source)
+    task = sources.find(source)
+    assert backbone.source_task.startswith(f"{task.description} ({len(task.class_names)} classes")
+    images, labels = task.draw(300, 5, "validation")
+    probabilities = backbone.source_classifier().predict(images.astype("float32"), verbose=0)
+    assert np.mean(probabilities.argmax(axis=1) == labels) > 0.9  # raw pixels in, classes of this source task out
+    others = set(sources.SOURCES) - {source}
+    for other in others:
+        weights = backbones.load("pocket_vgg", weights=other).model.get_weights()
+        assert not all(np.array_equal(a, b) for a, b in zip(weights, backbone.model.get_weights()))
+
+
+def test_pretrained_means_letters_in_the_pocket_zoo():
+    one, other = (backbones.load("pocket_vgg", weights=w).model.get_weights() for w in ("pretrained", "letters"))
+    assert all(np.array_equal(a, b) for a, b in zip(one, other))
+
+
+def test_an_unknown_source_task_is_refused_with_the_names_there_are():
+    with pytest.raises(FileNotFoundError, match=r"no weights file at stroke, .*letters, strokes, textures"):
+        backbones.load("pocket_vgg", weights="stroke")
+    with pytest.raises(FileNotFoundError, match=r"no weights file at strokes$"):
+        backbones.load("vgg16", weights="strokes")

@@ -156,13 +156,39 @@ def test_few_shot_letters_are_tested_on_the_held_out_fonts(monkeypatch):
     assert any("there is no test split" in note for note in task.notes)
 
 
+def test_tilted_digits_are_split_as_the_digits_are():
+    digits, tilted = data.load("digits", seed=3), data.load("tilted_digits", seed=3)
+    assert (tilted.kind, tilted.class_names, tilted.num_classes) == ("regression", None, None)
+    assert [len(part) for part in (tilted.train, tilted.val, tilted.test)] == [800, 200, 797]
+    for one, other in ((digits.train, tilted.train), (digits.val, tilted.val), (digits.test, tilted.test)):
+        for i in (0, 1, -1):  # turned back, it is the digit
+            back = Image.fromarray(other.images()[i, ..., 0]).rotate(-float(other.labels[i]), Image.Resampling.BILINEAR)
+            back = np.asarray(back.crop((4, 4, 28, 28)).resize((32, 32)), float).ravel()
+            assert np.corrcoef(back, one.images()[i].ravel())[0, 1] > 0.85
+    assert np.array_equal(tilted.test.labels, data.load("tilted_digits", seed=4).test.labels)
+
+
+def test_few_tilted_digits_are_drawn_by_digit():
+    digits, tilted = (data.load(name, labels_per_class=3, seed=1) for name in ("digits", "tilted_digits"))
+    assert len(tilted.train) == len(digits.train) == 30
+    assert tilted.val is None and tilted.train.labels.dtype == np.float32
+    assert np.abs(tilted.train.labels).max() <= 45
+
+
+def test_the_test_patches_of_patterns_are_always_the_same():
+    one, other = data.load("patterns", seed=0), data.load("patterns", seed=1, labels_per_class=4)
+    assert one.num_classes == 10 and len(one.train) + len(one.val) == 1000 and len(one.test) == 800
+    assert np.array_equal(one.test.images(), other.test.images())
+    assert np.bincount(other.train.labels).tolist() == [4] * 10
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The registry
 
 
 def test_registry_describes_each_source():
     sources = data.registry()
-    assert list(sources) == ["digits", "letters", "flowers", "hymenoptera"]
+    assert list(sources) == ["digits", "letters", "tilted_digits", "patterns", "flowers", "hymenoptera"]
     assert all(source.name == name and source.licence and source.citation for name, source in sources.items())
     flowers = sources["flowers"]
     assert flowers.url == "http://download.tensorflow.org/example_images/flower_photos.tgz"
@@ -181,7 +207,9 @@ def test_unknown_name_suggests_the_nearest(wrong, nearest):
 
 
 def test_unknown_name_like_no_other_lists_all():
-    with pytest.raises(DataError, match="Known data sets: digits, letters, flowers, hymenoptera") as error:
+    with pytest.raises(
+        DataError, match="Known data sets: digits, letters, tilted_digits, patterns, flowers, hymenoptera"
+    ) as error:
         data.load("zzzz")
     assert "Did you mean" not in str(error.value)
 

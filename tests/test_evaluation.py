@@ -508,3 +508,14 @@ def test_importing_this_module_does_not_load_tensorflow():
         "import sys, tlutils.evaluation, tlutils.plots; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_interval_over_seeds_is_that_of_the_t_test():
+    from scipy.stats import ttest_1samp
+
+    values = np.random.default_rng(0).normal(3, 2, 7)
+    interval = ttest_1samp(values, 0).confidence_interval(0.99)
+    assert evaluation.over_seeds(values, 0.99) == pytest.approx((values.mean(), interval.low, interval.high))
+    assert evaluation.over_seeds([2.0, 2.0, 2.0]) == (2, 2, 2)
+    with pytest.raises(ValueError, match="at least 2 numbers"):
+        evaluation.over_seeds([1.0])

@@ -71,11 +71,17 @@ def problems_of(result, module):
         if len(set(seeds)) < 5:
             problems.append(f"{cell} has {len(set(seeds))} seeds")
     for i, row in enumerate(result["rows"]):
+        if "correct" not in row:  # a regression
+            if not (np.isfinite(row["mae"]) and row["mae"] > 0):
+                problems.append(f"row {i}: a mean absolute error of {row['mae']}")
+            continue
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(row["correct"]), np.uint8), count=row["images"])
         if abs(bits.mean() - row["accuracy"]) > 1e-6:
             problems.append(f"row {i}: accuracy {row['accuracy']} is not what its {row['images']} images give")
-    if len({row["images"] for row in result["rows"]}) != 1:
-        problems.append("not every row was measured on as many images")
+    if len({(row.get("target"), row["images"]) for row in result["rows"]}) != len(
+        {row.get("target") for row in result["rows"]}
+    ):
+        problems.append("not every row of a target was measured on as many images")
     return problems
 
 
@@ -83,6 +89,13 @@ def difference(stored_row, row):
     """What differs between a stored row and the same one measured again, in words, or ``None``."""
     if row["images"] != stored_row["images"]:
         return f"{row['images']} test images, stored are {stored_row['images']}"
+    for method, score in stored_row.get("scores", {}).items():
+        if abs(row["scores"][method] - score) > max(TOLERANCE, 0.05 * abs(score)):
+            return f"{method} is {row['scores'][method]:.4f}, stored is {score:.4f}"
+    if "accuracy" not in stored_row:
+        if abs(row["mae"] - stored_row["mae"]) > 0.1 * stored_row["mae"]:
+            return f"mean absolute error {row['mae']:.3f}, stored is {stored_row['mae']:.3f}"
+        return None
     if abs(row["accuracy"] - stored_row["accuracy"]) > TOLERANCE:
         return f"accuracy {row['accuracy']:.4f}, stored is {stored_row['accuracy']:.4f}"
     one, other = (np.unpackbits(np.frombuffer(bytes.fromhex(r["correct"]), np.uint8)) for r in (row, stored_row))
@@ -117,12 +130,11 @@ def test_a_slice_measured_again_gives_what_is_stored(script, monkeypatch):
 
     def watched(source, **options):
         task = load_data(source, **options)
-        seen.append((options.get("labels_per_class"), options.get("seed"), task))
+        seen.append((source, options.get("labels_per_class"), options.get("seed"), task))
         return task
 
     monkeypatch.setattr(data, "load", watched)
     assert module.CHECK, f"{script.name} names nothing to measure again"
-    digits = load_data("digits")
     for setting in module.CHECK:
         arguments = arguments_of(module, setting)
         matching = [row for row in rows if all(row[name] == value for name, value in arguments.items())]
@@ -131,11 +143,13 @@ def test_a_slice_measured_again_gives_what_is_stored(script, monkeypatch):
         row = module.measure(**setting)
         assert difference(matching[0], row) is None, f"{setting}: {difference(matching[0], row)}"
         # Whatever the method, it saw the labels that its budget and seed draw, and nothing to choose by.
-        for labels_per_class, seed, task in seen:
+        for source, labels_per_class, seed, task in seen:
             assert (labels_per_class, seed) == (setting["labels_per_class"], setting["seed"])
-            assert np.bincount(task.train.labels).tolist() == [setting["labels_per_class"]] * 10
+            assert len(task.train) == 10 * setting["labels_per_class"]
+            if task.kind == "classification":
+                assert np.bincount(task.train.labels).tolist() == [setting["labels_per_class"]] * 10
             assert task.val is None
-            assert np.array_equal(task.test.labels, digits.test.labels)
+            assert np.array_equal(task.test.labels, load_data(source).test.labels)
         assert seen
 
 
@@ -174,6 +188,32 @@ def test_the_lead_over_the_svm_shrinks_with_more_labels(chapter):
         return (chapter("probe", k) - chapter("svm", k)).mean
 
     assert lead(50) < lead(10) < lead(1)
+
+
+# --- chapter 03 -------------------------------------------------------------------------------------------------------
+
+
+def test_the_transfer_matrix_is_complete():
+    module = load(ROOT / "experiments" / "transfer_matrix.py")
+    rows = stored(module)["rows"]
+    names = ("family", "source", "target", "labels_per_class")
+    measured = {tuple(row[name] for name in names) for row in rows}
+    assert measured == set(module.cells())
+    assert len({row["family"] for row in rows}) * len({row["source"] for row in rows} - {"random"}) >= 8
+    for row in rows:
+        assert set(row["scores"]) == (set() if row["source"] == "random" else set(evaluation.TRANSFERABILITY_METHODS))
+        assert all(np.isfinite(score) for score in row["scores"].values())
+
+
+def test_no_rate_of_the_transfer_matrix_lies_at_the_edge_of_what_was_tried():
+    module = load(ROOT / "experiments" / "transfer_matrix.py")
+    developed = results.load(module.DEVELOPED)["metrics"]
+    assert len(developed["rates"]) == len(module.FAMILIES) * len(module.SOURCES) * len(module.TARGETS)
+    for name, tried in developed["tried"].items():
+        scores = {float(rate): -np.inf if score is None else score for rate, score in tried.items()}
+        best = developed["rates"][name]
+        assert scores[best] == max(scores.values())
+        assert min(scores) < best < max(scores)
 
 
 # --- the tests themselves can fail ------------------------------------------------------------------------------------
@@ -255,6 +295,10 @@ def test_a_row_that_differs_is_found():
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(row["correct"]), np.uint8))
     shuffled = np.packbits(np.roll(bits[:100], 7)).tobytes().hex()
     assert "other images" in difference(row, row | {"correct": shuffled})
+    tilt = {"images": 100, "mae": 5.0, "scores": {"logme": -4.0}}
+    assert difference(tilt, dict(tilt)) is None
+    assert "mean absolute error" in difference(tilt, tilt | {"mae": 5.6})
+    assert "logme" in difference(tilt, tilt | {"scores": {"logme": -4.3}})
 
 
 def test_defaults_are_filled_in():
@@ -262,5 +306,6 @@ def test_defaults_are_filled_in():
 
 
 def test_every_stored_file_has_a_script():
-    names = {load(path).NAME for path in SCRIPTS} | {"reference"}
+    modules = [load(path) for path in SCRIPTS]
+    names = {module.NAME for module in modules} | {getattr(module, "DEVELOPED", "reference") for module in modules}
     assert {path.stem for path in STORED.glob("*.json")} <= names

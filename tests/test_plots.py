@@ -184,3 +184,135 @@ def test_intervals_are_listed_from_top_to_bottom():
     ends = np.array([segment[:, 0] for segment in bars.lines[2][0].get_segments()])
     np.testing.assert_allclose(ends, [[0.4, 0.7], [0.5, 0.8]])
     assert axis.get_xlabel() == "accuracy"
+
+
+# --- networks and their costs -----------------------------------------------------------------------------------------
+
+UNIT = [("+", [["1×1, wider", "3×3 depthwise", ("×", [["average pool", "dense"], []])], []]), "ReLU"]
+
+
+def boxes(axis):
+    return {
+        text.get_text(): to_hex(patch.get_edgecolor())
+        for text, patch in zip([t for t in axis.texts if t.get_text() not in "+×‖"], axis.patches, strict=True)
+    }
+
+
+def test_a_block_diagram_shows_every_box_once_in_the_colour_of_what_it_does():
+    fig = plots.block_diagrams({"unit": UNIT, "chain": ["3×3 conv", "max pool"]})
+    unit, chain = fig.axes
+    assert (unit.get_title(), chain.get_title()) == ("unit", "chain")
+    colours = {name: value.lower() for name, value in plots.COLOURS.items()}
+    assert boxes(unit) == {
+        "1×1, wider": colours["orange"],
+        "3×3 depthwise": colours["green"],
+        "average pool": colours["gray"],
+        "dense": colours["orange"],
+        "ReLU": colours["black"],
+    }
+    assert boxes(chain) == {"3×3 conv": colours["blue"], "max pool": colours["gray"]}
+
+
+def test_the_boxes_of_a_block_diagram_follow_each_other_and_lie_inside():
+    (axis,) = plots.block_diagrams({"unit": UNIT}).axes
+    height = {text.get_text(): text.get_position()[1] for text in axis.texts if text.get_text()}
+    order = ["1×1, wider", "3×3 depthwise", "average pool", "dense", "×", "+", "ReLU"]
+    assert sorted(order, key=height.get, reverse=True) == order
+    for patch in axis.patches:
+        box = patch.get_path().get_extents()
+        assert axis.get_xlim()[0] < box.x0 < box.x1 < axis.get_xlim()[1]
+        assert axis.get_ylim()[0] < box.y0 < box.y1 < axis.get_ylim()[1]
+
+
+def test_paths_of_a_block_diagram_stand_side_by_side():
+    (axis,) = plots.block_diagrams({"unit": [("concat", [["a"], ["b", "c"], []])]}).axes
+    extents = {t.get_text(): p.get_path().get_extents() for t, p in zip(axis.texts, axis.patches)}
+    assert extents["a"].x1 < extents["b"].x0
+    assert extents["b"].x0 == extents["c"].x0
+    assert extents["a"].y0 == extents["b"].y0 > extents["c"].y1
+
+
+def test_channels_draws_a_bar_a_layer():
+    layers = [("in", 16, ""), ("wider", 48, "1×1"), ("filter", 48, "depthwise")]
+    first, second = plots.channels({"one": layers, "other": layers[:1]}).axes
+    assert [bar.get_width() for bar in first.patches] == [16, 48, 48]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["in", "wider", "filter"]
+    assert first.get_ylim()[0] > first.get_ylim()[1], "the input stands on top"
+    assert len(second.patches) == 1
+
+
+POINTS = [("small", 1e6, 0.5), ("middle", 1e7, 0.7), ("wasteful", 5e7, 0.6), ("large", 1e9, 0.8)]
+
+
+@pytest.mark.parametrize(
+    ("budget", "best"), [(1e6, "small"), (6e7, "middle"), (1e10, "large"), (10, None), (None, None)]
+)
+def test_the_best_within_the_budget_is_marked(budget, best):
+    (axis,) = plots.trade_off(POINTS, "cost", "accuracy", budget).axes
+    assert {t.get_text() for t in axis.texts} == {name for name, _, _ in POINTS}
+    assert [t.get_text() for t in axis.texts if t.get_weight() == "bold"] == ([best] if best else [])
+    dots = {line.get_xydata()[0][0]: to_hex(line.get_color()) for line in axis.lines if len(line.get_xydata()) == 1}
+    for name, cost, _ in POINTS:
+        faded = budget is not None and cost > budget
+        expected = "#bbbbbb" if faded else plots.COLOURS["vermilion" if name == best else "blue"].lower()
+        assert dots[cost] == expected
+
+
+def test_names_of_a_trade_off_stay_where_they_are_and_do_not_overlap():
+    crowd = [(f"network {i}", 1e6 * 1.3**i, 0.7 + 0.002 * (i % 3)) for i in range(6)]
+    frames = [plots.trade_off(crowd, "cost", "accuracy", budget) for budget in (1e6, 1e9)]
+    places = [[(t.get_position(), t.xyann) for t in fig.axes[0].texts] for fig in frames]
+    assert places[0] == places[1]
+    fig = frames[1]
+    fig.draw_without_rendering()
+    extents = [t.get_window_extent() for t in fig.axes[0].texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(extents) for b in extents[:i])
+
+
+def test_profiles_show_each_series_with_its_intervals():
+    series = {"a": [(0.5, 0.6, 0.5, 0.7), (1, 0.8, 0.7, 0.9)], "b": [(1, 0.4, 0.4, 0.4)]}
+    axis = plots.profiles(series, "depth", "accuracy", ylim=(0, 1), title="five", percent=True).axes[0]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
+    assert axis.lines[0].get_xydata().tolist() == [[0.5, 0.6], [1, 0.8]]
+    segments = axis.containers[0].lines[2][0].get_segments()
+    assert np.allclose(segments, [[[0.5, 0.5], [0.5, 0.7]], [[1, 0.7], [1, 0.9]]])
+    assert (axis.get_ylim(), axis.get_title()) == ((0, 1), "five")
+    assert axis.xaxis.get_major_formatter()(0.25, 0) == "25%"
+
+
+def test_matrices_hold_their_numbers_and_frames():
+    figure = plots.matrices([("in", np.array([[0.5, np.nan]]), ["column 1"]), ("out", np.eye(2), ["row 0"])], "step")
+    first, second = figure.axes
+    assert [text.get_text() for text in first.texts] == ["+0.50"]
+    assert len(second.texts) == 4
+    assert first.patches[0].get_xy() == (0.5, -0.5)
+    assert (second.patches[0].get_xy(), second.patches[0].get_width()) == ((-0.5, -0.5), 2)
+    assert figure.get_suptitle() == "step"
+
+
+def test_a_matrix_is_dark_where_it_is_good_whatever_good_means():
+    values = [[0.9], [0.5]]
+    texts = [["0.900"], ["0.500"]]
+    figure = plots.matrix([("accuracy", values, texts, True), ("error", values, texts, False)], ["one", "other"])
+    up, down = (axis.images[0].get_array()[:, 0] for axis in figure.axes)
+    assert up[0] > up[1] and down[0] < down[1]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.900", "0.500"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["one", "other"]
+
+
+def test_clouds_show_every_point_of_every_set():
+    points = {"a": np.zeros((3, 2)), "b": np.ones((4, 2)), "left out": np.ones((2, 2))}
+    (axis,) = plots.clouds(points, ["a", "b"], "seen by the pixels").axes
+    assert [len(cloud.get_offsets()) for cloud in axis.collections] == [3, 4]
+    colours = {to_hex(cloud.get_facecolor()[0]) for cloud in axis.collections}
+    assert len(colours) == 2 and axis.get_title() == "seen by the pixels"
+
+
+def test_guesses_put_each_candidate_at_its_score_and_outcome():
+    entries = [("letters", 1.0, 0.9), ("textures", 0.2, 0.5), ("letters", 0.8, 0.8)]
+    figure = plots.guesses({"digits": entries, "tilt": entries[:1]}, ["letters", "textures"], "LogME", ["a", "b"])
+    first, second = figure.axes
+    assert first.collections[0].get_offsets().tolist() == [[1.0, 0.9], [0.8, 0.8]]
+    assert first.collections[1].get_offsets().tolist() == [[0.2, 0.5]]
+    assert len(second.collections) == 1
+    assert (first.get_xlabel(), second.get_ylabel()) == ("LogME", "b")

@@ -7,7 +7,7 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 
-from tlutils import letters, zoo
+from tlutils import letters, sources, zoo
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
@@ -24,7 +24,7 @@ def unseen():
 @pytest.fixture
 def unvalidated(monkeypatch):
     """No validation on 5,000 letters where the accuracy is not what is tested."""
-    monkeypatch.setattr(zoo, "validate", lambda model: (0.0, []))
+    monkeypatch.setattr(zoo, "validate", lambda model, source: (0.0, []))
 
 
 # --- architectures ----------------------------------------------------------------------------------------------------
@@ -163,7 +163,8 @@ def test_mobilenet_filters_channel_by_channel_between_an_expansion_and_a_linear_
 
 def test_the_weights_are_float16_and_small():
     files = sorted(zoo.WEIGHTS.iterdir())
-    assert [file.name for file in files] == sorted(f"{name}.{ending}" for name in NAMES for ending in ("json", "npz"))
+    stems = [name + source for name in NAMES for source in ("", "-strokes", "-textures")]
+    assert {file.name for file in files} == {f"{stem}.{ending}" for stem in stems for ending in ("json", "npz")}
     assert sum(file.stat().st_size for file in files) < 4e6
     for name in NAMES:
         with np.load(zoo.WEIGHTS / f"{name}.npz") as arrays:
@@ -246,6 +247,40 @@ def test_the_letters_can_be_drawn_again():
         pytest.skip(f"fonts are rasterised by {here} here, and were by {there}")
     drawn = letters.fingerprint(*letters.draw(record["settings"]["images"], record["settings"]["seed"]))
     assert drawn == record["data_sha256"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("source", ["strokes", "textures"])
+def test_the_weights_of_another_source_reach_their_recorded_accuracy(name, source):
+    x, y = sources.SOURCES[source].draw(1500, 20_26, "validation")
+    accuracy = np.mean(
+        zoo.load(name, source=source).predict(x / np.float32(255), batch_size=500, verbose=0).argmax(1) == y
+    )
+    record = zoo.record(name, source)
+    assert accuracy == pytest.approx(record["accuracy"], abs=0.02)
+    assert record["source"] == source and record["settings"] == zoo.record(name)["settings"]
+    assert record["command"].startswith(f"python -m tlutils.zoo {name} --source {source} ")
+
+
+@pytest.mark.parametrize("source", ["strokes", "textures"])
+def test_all_four_learnt_from_the_same_images_of_another_source(source):
+    assert len({zoo.record(name, source)["data_sha256"] for name in NAMES}) == 1
+
+
+def test_all_weights_together_are_small():
+    files = list(zoo.WEIGHTS.glob("*.npz"))
+    assert len(files) == 12
+    assert sum(path.stat().st_size for path in files) < 10e6
+
+
+def test_the_sources_are_pretrained_side_by_side(tmp_path):
+    command = ["pocket_vgg", "--source", "strokes", "textures", "--images", "64", "--epochs", "1", "--jobs", "2"]
+    assert zoo.main([*command, "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]) == 0
+    for source in ("strokes", "textures"):
+        file = zoo.weights_file("pocket_vgg", source, tmp_path / "out")
+        assert zoo.load("pocket_vgg", file, source).layers[-1].name == source
+        with pytest.raises(ValueError, match="does not hold the weights of pocket_vgg for letters"):
+            zoo.load("pocket_vgg", file)
 
 
 def test_all_four_learnt_from_the_same_letters():
@@ -351,7 +386,7 @@ def _rehearse(**options):
 def uninterrupted():
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setitem(zoo.FAMILIES, "pocket_tiny", _tiny)
-        monkeypatch.setattr(zoo, "validate", lambda model: (0.0, []))
+        monkeypatch.setattr(zoo, "validate", lambda model, source: (0.0, []))
         return _rehearse()
 
 
@@ -403,6 +438,13 @@ def test_the_command_writes_weights_and_record_and_trains_nothing_twice(unvalida
     again = zoo.load("pocket_vgg", tmp_path / "out" / "pocket_vgg.npz").get_weights()
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_command_refuses_an_unknown_source_task(capsys):
+    with pytest.raises(SystemExit):
+        zoo.main(["--source", "cats"])
+    error = capsys.readouterr().err
+    assert "cats" in error and "strokes" in error
 
 
 def test_the_command_refuses_an_unknown_network(capsys):

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _MODULES = (
     "backbones",
     "cli",
+    "cost",
     "data",
     "evaluation",
     "explore",
@@ -21,7 +22,10 @@ _MODULES = (
     "results",
     "runner",
     "runtime",
+    "sources",
+    "targets",
     "training",
+    "transferability",
     "zoo",
 )
 

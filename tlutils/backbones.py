@@ -11,11 +11,12 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tlutils import zoo
+from tlutils import sources, zoo
 from tlutils.runtime import require_tensorflow
 
 # How the classic Keras networks want their pixels (keras.applications.imagenet_utils.preprocess_input).
@@ -43,6 +44,9 @@ class Backbone:
             is the layer ``stem``.
         source_task: What the weights were trained on; ``"not stated"`` for weights from a path.
         licence: Licence and origin of the weights; ``"not stated"`` for weights from a path.
+        source_classifier: Function without arguments that gives the classifier of the source task on this backbone: a
+            keras.Model that shares ``model``, from raw pixels 0–255 to probabilities (N, source classes). ``None``
+            where the classifier is not known or not on this machine.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Backbone:
     blocks: tuple[str, ...]
     source_task: str
     licence: str
+    source_classifier: Callable[[], object] | None = field(repr=False, default=None)
 
     @property
     def parameters(self):
@@ -305,7 +310,8 @@ def load(name, weights="pretrained", input_shape=None):
 
     Args:
         name: One of :func:`available`.
-        weights: ``"pretrained"``, ``None`` for random ones, or the path of a weights file.
+        weights: ``"pretrained"``, ``None`` for random ones, the path of a weights file, or, for the pocket zoo, the
+            name of a source task (:mod:`tlutils.sources`); its ``"pretrained"`` is ``"letters"``.
         input_shape: (height, width, channels) of the raw images, with 1 or 3 channels; ``None`` takes the size the
             network was trained with.
 
@@ -326,20 +332,38 @@ def load(name, weights="pretrained", input_shape=None):
     smallest = {32: 16, 224: 32, 299: 75}[size]
     if any(side is not None and side < smallest for side in shape[:2]):
         raise ValueError(f"{name} needs images of at least {smallest} pixels a side, not {shape[0]}×{shape[1]}")
-    if weights not in ("pretrained", None) and not Path(weights).exists():
-        raise FileNotFoundError(f"no weights file at {weights}")
+    if not entry.application and weights == "pretrained":
+        weights = "letters"
+    named = not entry.application and weights in sources.SOURCES
+    if weights not in ("pretrained", None) and not named and not Path(weights).exists():
+        tasks = (
+            "" if entry.application else f", and no source task of that name; there are {', '.join(sources.SOURCES)}"
+        )
+        raise FileNotFoundError(f"no weights file at {weights}{tasks}")
 
     require_tensorflow()
     network = _application(name, entry, weights) if entry.application else _pocket_network(name, weights)
     ends = _unit_ends(network, entry.unit)
     model = _chain(name, network, ends, _preprocessing(entry.mode, shape[2], network_channels), shape)
-    source, licence = _source_task(name), entry.licence
-    if weights != "pretrained":
-        source = licence = "none (random weights)" if weights is None else "not stated"
-    return Backbone(name, entry.family, model, tuple(ends), source, licence)
+    source, licence = _source_task(name, weights), entry.licence
+    if weights is None:
+        source = licence = "none (random weights)"
+    elif weights != "pretrained" and not named:
+        source = licence = "not stated"
+    classify = _source_classifier(name, entry, weights, model)
+    return Backbone(name, entry.family, model, tuple(ends), source, licence, classify)
 
 
-def wrap(model, preprocess=None, blocks=None, *, name=None, source_task="not stated", licence="not stated"):
+def wrap(
+    model,
+    preprocess=None,
+    blocks=None,
+    *,
+    name=None,
+    source_task="not stated",
+    licence="not stated",
+    source_classifier=None,
+):
     """Make a backbone of any functional or sequential Keras model whose output is a feature map.
 
     Args:
@@ -351,6 +375,8 @@ def wrap(model, preprocess=None, blocks=None, *, name=None, source_task="not sta
         name: Name of the backbone; ``None`` takes the model's.
         source_task: What the weights were trained on.
         licence: Licence and source of the weights.
+        source_classifier: keras.Model, the classifier of the source task on the same layers: raw pixels 0–255 of the
+            backbone's input shape to probabilities (N, source classes); ``None`` where there is none.
 
     Returns:
         Backbone
@@ -398,21 +424,25 @@ def wrap(model, preprocess=None, blocks=None, *, name=None, source_task="not sta
     layers = preprocess if isinstance(preprocess, list) else [preprocess] if preprocess else []
     name = name or model.name
     chain = _chain(name, model, ends, layers, model.input_shape[1:], stem=False)
-    return Backbone(name, name, chain, tuple(ends), source_task, licence)
+    classify = None if source_classifier is None else lambda: source_classifier
+    return Backbone(name, name, chain, tuple(ends), source_task, licence, classify)
 
 
 def _plain(name):
     return re.sub(r"[^a-z0-9.]", "", str(name).lower())
 
 
-def _source_task(name):
-    return _IMAGENET if _BACKBONES[name].application else "printed letters (37 classes, drawn by this project)"
+def _source_task(name, weights="letters"):
+    if _BACKBONES[name].application:
+        return _IMAGENET
+    task = sources.SOURCES.get(weights, sources.SOURCES["letters"])
+    return f"{task.description} ({len(task.class_names)} classes, drawn by this project)"
 
 
 def _weights_file(name):
     entry = _BACKBONES[name]
     if not entry.application:
-        return zoo.WEIGHTS / f"{name}.npz"
+        return zoo.weights_file(name)
     return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models" / entry.file
 
 
@@ -420,10 +450,14 @@ def _pocket_network(name, weights):
     if weights is None:
         return zoo.build(name, (None, None, 1))
     # The same layers at any size: the classifier of the source task is left behind.
-    pretrained = zoo.load(name, None if weights == "pretrained" else weights).get_layer(name)
     network = zoo.build(name, (None, None, 1))
-    network.set_weights(pretrained.get_weights())
+    network.set_weights(_pocket_pretrained(name, weights).get_layer(name).get_weights())
     return network
+
+
+def _pocket_pretrained(name, weights):
+    """The classifier of the source task as the zoo keeps it."""
+    return zoo.load(name, source=weights) if weights in sources.SOURCES else zoo.load(name, weights)
 
 
 def _application(name, entry, weights):
@@ -446,6 +480,51 @@ def _application(name, entry, weights):
             f"the network once, or put {entry.file} into {_weights_file(name).parent}, or use the pocket zoo, which "
             "ships with the package: pocket_vgg, pocket_resnet, pocket_inception, pocket_mobilenet."
         ) from None
+
+
+def _source_classifier(name, entry, weights, model):
+    """The function that puts the classifier of the source task back on a backbone's model, or ``None``."""
+    if not entry.application:
+        return None if weights is None else partial(_pocket_classifier, name, weights, model)
+    # Keras keeps the whole network in a file of its own.
+    file = _weights_file(name).with_name(re.sub(r"_no_?top(_v2)?", "", entry.file))
+    return partial(_application_classifier, entry, file, model) if weights == "pretrained" and file.exists() else None
+
+
+def _pocket_classifier(name, weights, model):
+    import keras
+    from keras import layers
+
+    kernel, bias = _pocket_pretrained(name, weights).layers[-1].get_weights()
+    output = layers.Dense(len(bias), activation="softmax", dtype="float32", name="source")
+    probabilities = output(layers.GlobalAveragePooling2D(name="pool")(model.output))
+    output.set_weights([kernel, bias])
+    return keras.Model(model.input, probabilities, name=f"{model.name}_source")
+
+
+def _application_classifier(entry, file, model):
+    """The layers that the whole network of keras.applications has beyond the one without its top, on the backbone."""
+    import keras
+
+    build = getattr(keras.applications, entry.application)
+    size = (entry.image_size, entry.image_size, 3)
+    bare = build(include_top=False, weights=None, input_shape=size, **entry.options).layers
+    whole = build(include_top=True, weights=str(file), input_shape=size, **entry.options).layers
+    if type(whole[len(bare) - 1]) is not type(bare[-1]):  # ConvNeXt: the top replaces a layer
+        raise ValueError(
+            f"the classifier of {model.name} does not stand on the features of its backbone, so it cannot be put back"
+        )
+    x = model.output
+    try:
+        for layer in whole[len(bare) :]:
+            x = layer(x)
+    except ValueError as error:
+        raise ValueError(
+            f"the classifier of {model.name} needs images of {size[0]}×{size[1]} pixels, and the backbone was loaded "
+            f"with input_shape {model.input_shape[1:]}: load it again with input_shape=({size[0]}, {size[1]}, "
+            f"{model.input_shape[-1]})"
+        ) from error
+    return keras.Model(model.input, x, name=f"{model.name}_source")
 
 
 def _as_pretrained(network):

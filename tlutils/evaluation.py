@@ -156,6 +156,54 @@ def report(outputs, labels, *, class_names=None, split=None):
     )
 
 
+TRANSFERABILITY_METHODS = ("knn", "leep", "hscore", "hscore-shrunk", "logme", "probe")
+
+
+def transferability(backbone, task, method="logme", *, cache_dir=None, seed=0):
+    """Guess how well a backbone will transfer to a task, without fine-tuning it.
+
+    Only ``task.train`` is looked at. Its images go through the backbone once, with average pooling; ``"leep"`` runs the
+    classifier of the source task instead. For a regression see what :mod:`tlutils.transferability` says of each score.
+
+    Args:
+        backbone: A :class:`~tlutils.backbones.Backbone`.
+        task: An :class:`~tlutils.data.ImageTask`.
+        method: ``"knn"``, ``"leep"``, ``"hscore"``, ``"hscore-shrunk"``, ``"logme"`` or ``"probe"``: the functions of
+            :mod:`tlutils.transferability`, with their formulas and papers.
+        cache_dir: Folder in which to keep the features or probabilities, see :func:`tlutils.features.extract`.
+        seed: Seed of the folds of ``"probe"``; the other methods draw nothing.
+
+    Returns:
+        float: higher for a backbone that is expected to transfer better. To be compared only among backbones scored by
+        the same method on the same task.
+
+    Raises:
+        ValueError: The method is unknown, ``"leep"`` finds no classifier of the source task, or the labels or features
+            do not allow the score; the message says why.
+    """
+    from tlutils import features
+    from tlutils import transferability as scores
+
+    if method not in TRANSFERABILITY_METHODS:
+        raise ValueError(f"unknown method {method!r}; choose from {', '.join(TRANSFERABILITY_METHODS)}")
+    network = backbone
+    if method == "leep":
+        if backbone.source_classifier is None:
+            others = ", ".join(name for name in TRANSFERABILITY_METHODS if name != "leep")
+            raise ValueError(
+                f"LEEP needs the classifier of the source task, and there is none for {backbone.name}: its weights are "
+                "random or from elsewhere, its structure was changed, or Keras' file of weights with the classifier is "
+                f"not on this machine. Use another method: {others}"
+            )
+        network = backbone.source_classifier()
+    values, labels = features.extract(network, task.train, cache_dir), task.train.labels
+    if method in ("hscore", "hscore-shrunk"):
+        return scores.hscore(values, labels, shrinkage=method == "hscore-shrunk")
+    if method == "probe":
+        return scores.probe(values, labels, seed)
+    return getattr(scores, method)(values, labels)
+
+
 def wilson(successes, n, confidence=CONFIDENCE):
     """Wilson's score interval for a proportion (Wilson, 1927).
 
@@ -375,6 +423,28 @@ def repeated(seeds, correct, *, confidence=CONFIDENCE):
         np.asarray(correct),
         confidence,
     )
+
+
+def over_seeds(values, confidence=CONFIDENCE):
+    """Mean of one number a seed with Student's t interval, for scores that have no test image behind each part of them.
+
+    Args:
+        values: One number a seed, at least two.
+        confidence: Coverage; raise it to 1 − 0.05/m when m comparisons are read together (Bonferroni).
+
+    Returns:
+        ``(mean, low, high)``: the interval covers the seeds, not the choice of test images.
+
+    Raises:
+        ValueError: Fewer than two numbers.
+    """
+    from scipy.stats import t
+
+    values = np.asarray(values, float)
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"an interval over seeds needs at least 2 numbers, one a seed, not shape {values.shape}")
+    half = t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
 def pack(report):

@@ -1,4 +1,4 @@
-"""Classifiers and regressors on a backbone: heads, freezing, truncating.
+"""Classifiers and regressors on a backbone: heads, freezing, truncating, and surgery (:mod:`tlutils.surgery`).
 
 A model is a chain: raw pixels → backbone → pooling → hidden layers → dropout → output. Freezing and unfreezing work
 block by block, also on a model that was saved and loaded again.
@@ -10,6 +10,7 @@ from numbers import Integral
 
 from tlutils.backbones import PREPROCESS_LAYER, STEM_LAYER
 from tlutils.runtime import require_tensorflow
+from tlutils.surgery import deepen, deepenable, replace_layer, widen, widenable  # noqa: F401 (for the reader)
 
 OUTPUT_LAYER = "output"
 
@@ -253,7 +254,8 @@ def truncate(backbone, block):
         x = layer(x)
         if layer.name == blocks[-1]:
             break
-    return replace(backbone, model=keras.Model(inputs, x, name=backbone.model.name), blocks=blocks)
+    model = keras.Model(inputs, x, name=backbone.model.name)
+    return replace(backbone, model=model, blocks=blocks, source_classifier=None)
 
 
 def split(model, blocks):

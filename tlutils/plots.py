@@ -272,3 +272,360 @@ def intervals(rows, xlabel, baseline=None):
     axis.set_yticks(range(len(rows)), labels)
     axis.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
     return fig
+
+
+# What a box of a block diagram does to its tensor, by the words in it; the first that occurs decides.
+_BOX_COLOURS = (
+    ("depthwise", COLOURS["green"]),
+    ("attention", COLOURS["purple"]),
+    ("1×1", COLOURS["orange"]),
+    ("dense", COLOURS["orange"]),
+    ("conv", COLOURS["blue"]),
+    ("pool", COLOURS["gray"]),
+    ("average", COLOURS["gray"]),
+)
+_BOX, _GAP, _SHORTCUT = (2.3, 0.62), 0.5, 0.55  # width and height of a box, length of a line, width of an empty path
+
+
+def block_diagrams(diagrams, columns=2):
+    """Drawings of the units that networks repeat, from the image's side (top) to the output (bottom).
+
+    A unit is a path: a list whose items follow each other. An item is the text of a box, or ``(join, paths)`` for paths
+    side by side that meet in a circle, such as ``("+", [["3×3 conv", "3×3 conv"], []])``: two convolutions with a
+    shortcut around them. An empty path is a line. Paths may hold further paths.
+
+    Args:
+        diagrams: Dict of title → path.
+        columns: Drawings side by side.
+
+    Returns:
+        matplotlib.figure.Figure: convolutions that look at neighbours are blue, those of one channel each green, those
+        of one position each (1×1) orange, pooling gray, attention purple.
+    """
+    columns = min(columns, len(diagrams))
+    rows = [list(diagrams.items())[i : i + columns] for i in range(0, len(diagrams), columns)]
+    sizes = [[_path_size(path) for _, path in row] for row in rows]
+    widths = [max(row[i][0] for row in sizes if i < len(row)) for i in range(columns)]
+    heights = [max(height for _, height in row) + 2 * _GAP for row in sizes]
+    scale = 0.5  # inches a unit
+    size = (scale * sum(widths) + 0.3 * columns, scale * sum(heights) + 0.4 * len(rows))
+    options = {"gridspec_kw": {"width_ratios": widths, "height_ratios": heights}, "squeeze": False}
+    fig, axes = figure(len(rows), columns, size, **options)
+    for axis in axes.flat:
+        axis.axis("off")
+    for r, row in enumerate(rows):
+        for axis, width, (title, path) in zip(axes[r], widths, row):
+            axis.set(xlim=(-width / 2, width / 2), ylim=(-heights[r], 0), aspect="equal")
+            axis.set_title(title, fontsize=11)
+            end = _draw_path(axis, path, 0, -_GAP)
+            _line(axis, 0, 0, 0, -_GAP)
+            _line(axis, 0, end, 0, end - _GAP, arrow=True)
+    return fig
+
+
+def _path_size(path):
+    sizes = [_item_size(item) for item in path]
+    return max([_SHORTCUT, *(w for w, _ in sizes)]), sum(h for _, h in sizes) + _GAP * max(len(path) - 1, 0)
+
+
+def _item_size(item):
+    if isinstance(item, str):
+        return _BOX[0] + 0.25, _BOX[1]
+    sizes = [_path_size(path) for path in item[1]]
+    return sum(w for w, _ in sizes), max(h for _, h in sizes) + 2 * _GAP + _BOX[1]
+
+
+def _line(axis, x, y, to_x, to_y, arrow=False):
+    style = {"color": COLOURS["black"], "linewidth": 1.2}
+    if arrow:
+        axis.annotate("", (to_x, to_y), (x, y), arrowprops={"arrowstyle": "->", **style})
+    else:
+        axis.plot([x, to_x], [y, to_y], solid_capstyle="round", **style)
+
+
+def _draw_path(axis, path, x, y):
+    """Draw a path whose top is at (x, y); return the y of its end."""
+    for i, item in enumerate(path):
+        if i:
+            _line(axis, x, y, x, y - _GAP)
+            y -= _GAP
+        if isinstance(item, str):
+            _draw_box(axis, item, x, y)
+            y -= _BOX[1]
+        else:
+            y = _draw_paths(axis, *item, x, y)
+    return y
+
+
+def _draw_box(axis, text, x, y):
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import FancyBboxPatch
+
+    colour = next((colour for word, colour in _BOX_COLOURS if word in text.lower()), "#FFFFFF")
+    tint = tuple(1 - 0.38 * (1 - part) for part in to_rgb(colour))
+    edge = COLOURS["black"] if colour == "#FFFFFF" else colour
+    corner = (x - _BOX[0] / 2, y - _BOX[1])
+    axis.add_patch(FancyBboxPatch(corner, *_BOX, boxstyle="round,pad=0,rounding_size=0.12", fc=tint, ec=edge, lw=1.2))
+    axis.text(x, y - _BOX[1] / 2, text, ha="center", va="center", fontsize=9, color=COLOURS["black"])
+
+
+def _draw_paths(axis, join, paths, x, y):
+    """Draw paths side by side and the circle in which they meet; return the y of the circle's lower end."""
+    sizes = [_path_size(path) for path in paths]
+    left = x - sum(w for w, _ in sizes) / 2
+    bottom = y - max(h for _, h in sizes) - 2 * _GAP
+    radius = _BOX[1] / 2
+    centres = []
+    for path, (width, _) in zip(paths, sizes):
+        centre = left + width / 2
+        centres.append(centre)
+        end = _draw_path(axis, path, centre, y - _GAP)
+        _line(axis, centre, y, centre, y - _GAP)
+        _line(axis, centre, end, centre, bottom + _GAP / 2)
+        left += width
+    _line(axis, min(*centres, x), y, max(*centres, x), y)
+    _line(axis, min(*centres, x), bottom + _GAP / 2, max(*centres, x), bottom + _GAP / 2)
+    _line(axis, x, bottom + _GAP / 2, x, bottom)
+    text = {"concat": "‖"}.get(join, join)
+    axis.text(
+        x, bottom - radius, text, ha="center", va="center", fontsize=11, bbox={"boxstyle": "circle,pad=0.2", "fc": "w"}
+    )
+    return bottom - _BOX[1]
+
+
+def channels(blocks, columns=2):
+    """How many channels a tensor has after each layer of a block: a bar a layer, from the block's input to its output.
+
+    Args:
+        blocks: Dict of title → list of ``(text, channels, kind)``; ``kind`` is ``"3×3"``, ``"depthwise"``, ``"1×1"``,
+            ``"pool"`` or ``""`` and decides the colour, as in :func:`block_diagrams`.
+        columns: Panels side by side.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    colours = {"3×3": "blue", "depthwise": "green", "1×1": "orange", "pool": "gray", "": "black"}
+    columns = min(columns, len(blocks))
+    rows = -(-len(blocks) // columns)
+    counts = [*map(len, blocks.values())]
+    longest = [max(counts[i : i + columns]) for i in range(0, len(counts), columns)]
+    options = {"gridspec_kw": {"height_ratios": [n + 3 for n in longest]}, "squeeze": False}
+    fig, axes = figure(rows, columns, (3.4 * columns, 0.27 * sum(longest) + 0.85 * rows), **options)
+    for number, (axis, (title, layers)) in enumerate(zip(axes.flat, blocks.items())):
+        for i, (_, width, kind) in enumerate(layers):
+            axis.barh(i, width, color=COLOURS[colours[kind]], height=0.7)
+            axis.text(width, i, f" {width}", va="center", fontsize=8)
+        axis.set_yticks(range(len(layers)), [text for text, _, _ in layers], fontsize=9)
+        axis.set(ylim=(longest[number // columns] - 0.4, -0.6), xlim=(0, 1.15 * max(width for _, width, _ in layers)))
+        axis.set_title(title, fontsize=11)
+        axis.grid(False)
+        axis.set_xlabel("channels")
+    for axis in axes.flat[len(blocks) :]:
+        axis.axis("off")
+    return fig
+
+
+def trade_off(points, xlabel, ylabel, budget=None, title=""):
+    """Points with names: what something costs against what it brings, on a logarithmic scale of the cost.
+
+    Args:
+        points: ``(name, cost, value)``.
+        xlabel: What the horizontal axis measures, with its unit.
+        ylabel: What the vertical axis measures.
+        budget: The highest cost allowed: what is dearer fades, and the best of the rest is marked. ``None`` marks
+            nothing.
+        title: Title; give all frames of a slider titles of one line.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    fig, axis = figure(size=(6.4, 5.2))
+    _, x, y = zip(*points)
+    axis.set(xscale="log", xlabel=xlabel, ylabel=ylabel, title=title)
+    axis.set_xlim(min(x) / 1.6, max(x) * 1.6)
+    margin = 0.08 * (max(y) - min(y))
+    axis.set_ylim(min(y) - margin, max(y) + margin)
+    affordable = [point for point in points if budget is None or point[1] <= budget]
+    best = max(affordable, key=lambda point: (point[2], -point[1])) if affordable and budget is not None else None
+    if budget is not None:
+        axis.axvspan(budget, max(x) * 1.6, color="#EEEEEE", zorder=0)
+        axis.axvline(budget, color=COLOURS["black"], linestyle=":", linewidth=1.5)
+    for point, place in zip(points, _label_places(fig, axis, points)):
+        inside, marked = point in affordable, point is best
+        colour = COLOURS["vermilion"] if marked else COLOURS["blue"] if inside else "#BBBBBB"
+        marker, size = ("D", 10) if marked else ("o", 6)
+        axis.plot(*point[1:], marker, color=colour, markersize=size)
+        weight, text = ("bold" if marked else "normal"), (COLOURS["black"] if inside else "#777777")
+        axis.annotate(point[0], point[1:], textcoords="offset points", fontsize=9, weight=weight, color=text, **place)
+    return fig
+
+
+def _label_places(fig, axis, points, font=9):
+    """For each point, on which side its name stands: the first of four where it covers no point and no other name."""
+    fig.draw_without_rendering()
+    per_point = fig.dpi / 72
+    spots = [axis.transData.transform(point[1:]) / per_point for point in points]
+    frame = axis.get_window_extent()
+    edges = frame.x0 / per_point, frame.x1 / per_point
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in spots]
+    places = []
+    for (name, *_), (x, y) in zip(points, spots):
+        width, half = 0.56 * font * len(name), 0.6 * font
+        options = [
+            ((x + 9, y - half, x + 9 + width, y + half), {"xytext": (9, 0), "ha": "left", "va": "center"}),
+            ((x - 9 - width, y - half, x - 9, y + half), {"xytext": (-9, 0), "ha": "right", "va": "center"}),
+            (
+                (x - width / 2, y + 8, x + width / 2, y + 8 + 2 * half),
+                {"xytext": (0, 8), "ha": "center", "va": "bottom"},
+            ),
+            ((x - width / 2, y - 8 - 2 * half, x + width / 2, y - 8), {"xytext": (0, -8), "ha": "center", "va": "top"}),
+        ]
+
+        def collisions(option):
+            (left, low, right, high), _ = option
+            outside = (left < edges[0]) + (right > edges[1])
+            return outside + sum(left < c and a < right and low < d and b < high for a, b, c, d in taken)
+
+        box, place = min(options, key=collisions)
+        taken.append(box)
+        places.append(place)
+    return places
+
+
+def matrix(panels, rows, columns=None):
+    """Tables of numbers as shaded cells, one a panel, side by side; dark is good.
+
+    Args:
+        panels: Tuples ``(title, values, texts, higher_is_better)``: values of shape (rows, columns), and a short text a
+            cell. Each panel has its own scale, because each may have its own unit.
+        rows: Names of the rows.
+        columns: Names of the columns, the same in all panels; ``None`` for a single column without a name.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    fig, axes = figure(1, len(panels), (2.6 * len(panels) + 0.9, 0.46 * len(rows) + 1.5), squeeze=False, sharey=True)
+    for axis, (title, values, texts, higher_is_better) in zip(axes[0], panels):
+        values = np.asarray(values, float)
+        good = values if higher_is_better else -values
+        shade = (good - good.min()) / max(np.ptp(good), 1e-12)
+        axis.imshow(0.08 + 0.77 * shade, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (i, j), share in np.ndenumerate(shade):
+            axis.text(j, i, texts[i][j], ha="center", va="center", fontsize=9, color="w" if share > 0.6 else "k")
+        axis.set_xticks(range(values.shape[1]), columns or [""] * values.shape[1], rotation=45, ha="right", fontsize=9)
+        axis.set_title(title, fontsize=10.5)
+        axis.grid(False)
+        axis.tick_params(length=0)
+    axes[0][0].set_yticks(range(len(rows)), rows)
+    return fig
+
+
+def clouds(points, names, title):
+    """Images of several data sets on one map, a colour and a marker for each set.
+
+    Args:
+        points: Dict of name → positions, shape (N, 2).
+        names: Which sets, in the order of the legend; up to six.
+        title: Title.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    fig, axis = figure(size=(5.6, 5.0))
+    looks = zip(("black", "blue", "green", "orange", "purple", "vermilion"), "osDv^P")
+    for name, (colour, marker) in zip(names, looks):
+        x, y = np.asarray(points[name]).T
+        axis.scatter(x, y, s=16, marker=marker, color=COLOURS[colour], alpha=0.55, linewidths=0, label=name)
+    axis.set(xticks=[], yticks=[], title=title)
+    axis.spines[:].set_visible(True)
+    fig.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, markerscale=1.6)
+    return fig
+
+
+def guesses(panels, groups, xlabel, ylabels):
+    """Scores against what came out, one panel a target: a perfect ranking climbs from left to right.
+
+    Args:
+        panels: Dict of title → list of ``(group, score, outcome)``.
+        groups: Names of the groups, each with a colour and a marker of its own; up to five.
+        xlabel: What the score is.
+        ylabels: What the outcome of each panel is, with its unit.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    fig, axes = figure(1, len(panels), (2.9 * len(panels) + 0.4, 3.6), squeeze=False)
+    looks = dict(zip(groups, zip(("blue", "green", "orange", "purple", "gray"), "oD^sv")))
+    for axis, (title, entries), ylabel in zip(axes[0], panels.items(), ylabels):
+        for group, (colour, marker) in looks.items():
+            found = [(score, outcome) for name, score, outcome in entries if name == group]
+            if found:
+                axis.scatter(*zip(*found), color=COLOURS[colour], marker=marker, s=42, label=group)
+        axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        axis.locator_params(axis="x", nbins=4)
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(groups))
+    return fig
+
+
+def profiles(series, xlabel, ylabel, ylim=None, title="", percent=False):
+    """One line a series with intervals as bars, such as accuracy against the depth at which networks were cut.
+
+    Args:
+        series: Dict of name → list of ``(x, mean, low, high)``; up to six.
+        xlabel: What the horizontal axis measures.
+        ylabel: What the vertical axis measures, and what the bars cover.
+        ylim: Limits of the vertical axis, so that several figures can be compared; ``None`` fits the data.
+        title: Title.
+        percent: Write the horizontal axis in per cent.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    fig, axis = figure(size=(5.6, 4.2))
+    looks = zip(("vermilion", "blue", "green", "purple", "orange", "gray"), "^osDvP")
+    for (name, points), (colour, marker) in zip(series.items(), looks):
+        x, mean, low, high = np.array(points, float).T
+        style = {"color": COLOURS[colour], "marker": marker, "label": name, "capsize": 3}
+        axis.errorbar(x, mean, [np.maximum(mean - low, 0), np.maximum(high - mean, 0)], **style)
+    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=ylim, title=title)
+    if percent:
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axis.legend(fontsize=9.5, ncols=2 if len(series) > 3 else 1)
+    return fig
+
+
+def matrices(panels, title="", limit=1.0):
+    """Small matrices side by side, with their numbers and some of their rows or columns framed.
+
+    Args:
+        panels: ``(title, matrix, frames)``: a matrix (rows, columns), where NaN leaves a place empty, and the names of
+            what to frame, such as ``["row 2", "column 0"]``.
+        title: Title of the whole.
+        limit: The value of the darkest shade, in either direction.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    from matplotlib.patches import Rectangle
+
+    widths = [matrix.shape[1] for _, matrix, _ in panels]
+    height = max(matrix.shape[0] for _, matrix, _ in panels)
+    size = (0.62 * sum(widths) + 0.6 * len(panels), 0.52 * height + 1.2)
+    fig, axes = figure(1, len(panels), size, squeeze=False, width_ratios=widths)
+    for axis, (name, matrix, frames) in zip(axes[0], panels):
+        axis.imshow(matrix, cmap="PuOr", vmin=-limit, vmax=limit)
+        for (row, column), value in np.ndenumerate(matrix):
+            if np.isfinite(value):
+                colour = "w" if abs(value) > 0.6 * limit else "k"
+                axis.text(column, row, f"{value:+.2f}", ha="center", va="center", fontsize=8, color=colour)
+        for frame in frames:
+            kind, number = frame.split()
+            place = (-0.5, int(number) - 0.5) if kind == "row" else (int(number) - 0.5, -0.5)
+            width, tall = (matrix.shape[1], 1) if kind == "row" else (1, matrix.shape[0])
+            axis.add_patch(Rectangle(place, width, tall, fill=False, edgecolor=COLOURS["green"], linewidth=3))
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(name, fontsize=10)
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+    fig.suptitle(title, fontsize=11)
+    return fig

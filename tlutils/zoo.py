@@ -226,6 +226,7 @@ def pretrain(
         "settings": settings,
         "parameters": model.get_layer(name).count_params(),
         "held_out": task.held_out,
+        **({"held_out_fonts": [path.stem for path in letters.fonts("validation")]} if source == "letters" else {}),
         "accuracy": round(accuracy, 4),
         "confused_pairs": pairs,
         "data_sha256": letters.fingerprint(x, y),
@@ -270,7 +271,7 @@ def _file_stem(name, source):
 def save(model, record, folder=WEIGHTS):
     """Write a pretrained classifier as float16 to :func:`weights_file`, with its record as JSON beside it."""
     arrays = {weight.path: np.asarray(weight, np.float16) for weight in model.weights}
-    file = weights_file(record["name"], record["source"], folder)
+    file = weights_file(record["name"], record.get("source", "letters"), folder)
     _write(file, lambda path: np.savez_compressed(path, **arrays))
     _write_json(file.with_suffix(".json"), record)
 
@@ -325,7 +326,7 @@ def record(name, source="letters"):
     return json.loads(weights_file(name, source).with_suffix(".json").read_text())
 
 
-def _with_classifier(network, task):
+def _with_classifier(network, task=sources.SOURCES["letters"]):
     """The network, global average pooling and a linear layer over the classes of a source task."""
     import keras
     from keras import layers
