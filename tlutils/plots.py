@@ -538,7 +538,7 @@ def clouds(points, names, title):
         axis.scatter(x, y, s=16, marker=marker, color=COLOURS[colour], alpha=0.55, linewidths=0, label=name)
     axis.set(xticks=[], yticks=[], title=title)
     axis.spines[:].set_visible(True)
-    fig.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, markerscale=1.6)
+    fig.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, markerscale=1.6, frameon=False)
     return fig
 
 
@@ -554,7 +554,7 @@ def guesses(panels, groups, xlabel, ylabels):
     Returns:
         matplotlib.figure.Figure
     """
-    fig, axes = figure(1, len(panels), (2.9 * len(panels) + 0.4, 3.6), squeeze=False)
+    fig, axes = figure(1, len(panels), (max(2.9 * len(panels) + 0.4, 5.0), 3.6), squeeze=False)
     looks = dict(zip(groups, zip(("blue", "green", "orange", "purple", "gray"), "oD^sv")))
     for axis, (title, entries), ylabel in zip(axes[0], panels.items(), ylabels):
         for group, (colour, marker) in looks.items():
@@ -563,7 +563,7 @@ def guesses(panels, groups, xlabel, ylabels):
                 axis.scatter(*zip(*found), color=COLOURS[colour], marker=marker, s=42, label=group)
         axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
         axis.locator_params(axis="x", nbins=4)
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(groups))
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(groups), frameon=False)
     return fig
 
 
@@ -590,7 +590,7 @@ def profiles(series, xlabel, ylabel, ylim=None, title="", percent=False):
     axis.set(xlabel=xlabel, ylabel=ylabel, ylim=ylim, title=title)
     if percent:
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axis.legend(fontsize=9.5, ncols=2 if len(series) > 3 else 1)
+    axis.legend(loc="lower right", fontsize=9.5, ncols=2 if len(series) > 3 else 1)  # where it does not jump
     return fig
 
 
@@ -623,7 +623,7 @@ def matrices(panels, title="", limit=1.0):
             place = (-0.5, int(number) - 0.5) if kind == "row" else (int(number) - 0.5, -0.5)
             width, tall = (matrix.shape[1], 1) if kind == "row" else (1, matrix.shape[0])
             axis.add_patch(Rectangle(place, width, tall, fill=False, edgecolor=COLOURS["green"], linewidth=3))
-        axis.set(xticks=[], yticks=[])
+        axis.set(xticks=[], yticks=[], anchor="N")
         axis.set_title(name, fontsize=10)
         axis.grid(False)
         axis.spines[:].set_visible(False)
