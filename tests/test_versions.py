@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[1]
 LINES = [line for line in (ROOT / "tests" / "versions.txt").read_text().splitlines() if not line.startswith("#")]
 # What a release of TensorFlow pins by itself; everything else is installed as constraints.txt has it.
 FREE = {"tensorflow", "keras", "numpy", "ml-dtypes", "tensorboard", "protobuf", "h5py", "flatbuffers", "grpcio"}
-TESTS = ["backbones", "features", "models", "training", "evaluation", "runtime", "zoo"]
+TESTS = [
+    *("backbones", "cost", "features", "models", "surgery", "training", "transferability"),
+    *("evaluation", "runtime", "sources", "zoo"),
+]
 
 
 def name(line):

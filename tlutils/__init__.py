@@ -23,6 +23,7 @@ _MODULES = (
     "runner",
     "runtime",
     "sources",
+    "surgery",
     "targets",
     "training",
     "transferability",
