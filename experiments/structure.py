@@ -6,7 +6,9 @@ Four parts, each over several draws of the labels of the digits:
 - head: heads with hidden layers are trained on the frozen features of one backbone;
 - size: a linear head is solved on images of other sizes;
 - surgery: a layer is made wider, or a layer is added, with Net2Net or at random; then the head is solved again and the
-  last three blocks are fine-tuned.
+  last three blocks are fine-tuned. Of "wider" there are two random versions. "wider, random" draws what is new (the new
+  channels, and the weights with which the next layer reads them) and keeps all old weights. "wider, redrawn" draws both
+  layers as a whole, as one gets them who rebuilds what no longer fits.
 
 Linear heads choose their penalty within the labels. The rates of everything that is trained were chosen with seeds from
 100 on, on the validation images of `data.load("digits", seed=...)`, by a rule fixed beforehand: of the rates in RATES
@@ -15,10 +17,14 @@ the one with the highest accuracy, averaged over three draws and over the budget
     python experiments/structure.py --develop
 
 The test images, the last 797 of the file, are opened once for each run (twice for surgery: before and after training).
-Without an argument the script measures everything and writes book/results/structure.json.
+Without an argument the script measures everything and writes book/results/structure.json. One part alone, in place of
+its stored rows, with a note of that in the file:
+
+    python experiments/structure.py --part surgery
 """
 
 import argparse
+import datetime
 import time
 from functools import cache
 from itertools import product
@@ -47,7 +53,7 @@ HEADS = {
     "256-256-256": (256, 256, 256),
 }
 SIZES = (16, 24, 32, 48, 64)
-OPERATIONS = ("none", "wider", "wider, noise", "wider, random", "deeper", "deeper, random")
+OPERATIONS = ("none", "wider", "wider, noise", "wider, random", "wider, redrawn", "deeper", "deeper, random")
 WIDEN, WIDTH, NOISE, TAKES_IN = "block2_conv1", 48, 0.05, "block2_conv2"
 DEEPEN = "block2_conv1"
 HEAD_STEPS, SURGERY_EPOCHS, BLOCKS = 200, 20, 3
@@ -215,12 +221,17 @@ def operation(what, seed):
     else:
         backbone = models.deepen(pristine(), DEEPEN)
         touched = (f"{DEEPEN}_deeper",)
-    if "random" in what:  # the same layers, as anybody would add them
+    if what.endswith(("random", "redrawn")):
         keras.utils.set_random_seed(seed)
+        old = {layer.name: layer.get_weights() for layer in models.all_layers(pristine().model)}
         for layer in models.all_layers(backbone.model):
             if layer.name in touched:
-                kernel = keras.initializers.HeNormal()(layer.kernel.shape)
-                layer.set_weights([keras.ops.convert_to_numpy(kernel), np.zeros(layer.filters)])
+                kernel = keras.initializers.HeNormal()(layer.kernel.shape)  # that of every layer of the pocket zoo
+                drawn = [keras.ops.convert_to_numpy(kernel).copy(), np.zeros(layer.filters)]
+                if what == "wider, random":
+                    for values, kept in zip(drawn, old[layer.name]):
+                        values[tuple(map(slice, kept.shape))] = kept  # old channels are the first ones
+                layer.set_weights(drawn)
     return backbone
 
 
@@ -232,7 +243,7 @@ def tuned(model, what, task, seed, rate=None):
 # --- the script -------------------------------------------------------------------------------------------------------
 
 
-def develop():
+def develop(part=None):
     """Print what the rates were chosen by: mean validation accuracy over development seeds."""
     draws = range(100, 103)
     validation = {seed: data.load("digits", seed=seed).val for seed in draws}
@@ -241,10 +252,10 @@ def develop():
         tasks = [(s, data.load("digits", labels_per_class=k, seed=s)) for k, s in product(budgets, draws)]
         return np.mean([evaluation.evaluate(run(task, s), validation[s]).accuracy for s, task in tasks])
 
-    for what in HEAD_RATES:
+    for what in HEAD_RATES if part in (None, "head") else ():
         found = [score(lambda task, s, w=what, r=rate: head(w, task, s, r), HEAD_BUDGETS) for rate in RATES]
         print(f"head {what:<16}" + "".join(f"{x:>8.4f}" for x in found), RATES[int(np.argmax(found))], flush=True)
-    for what in OPERATIONS:
+    for what in OPERATIONS if part in (None, "surgery") else ():
         found = [
             score(lambda task, s, w=what, r=rate: tuned(operated(w, task, s), w, task, s, r), (SURGERY_BUDGET,))
             for rate in RATES
@@ -255,23 +266,43 @@ def develop():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--develop", action="store_true", help="compare rates on validation images; stores nothing")
+    parser.add_argument("--part", choices=SEEDS, help="only this part; the stored rows of the others are kept")
     options = parser.parse_args()
     setup(gpu="auto")
     if options.develop:
-        return develop()
+        return develop(options.part)
+    stored = results.load(NAME) if options.part else None
+    if stored and (stored["versions"], stored["machine"]) != (results.versions(), results.machine()):
+        parser.error("the stored rows come from other software or another machine: measure all parts")
     started, rows = time.perf_counter(), []
     for setting in settings():
+        if options.part not in (None, setting[0]):
+            continue
         new = [measure(*setting, seed) for seed in SEEDS[setting[0]]]
         mean = sum(row["accuracy"] for row in new) / len(new)
         print(f"{mean:.3f}  {setting}  {time.perf_counter() - started:.0f} s", flush=True)
         rows += new
-    results.save(
-        NAME,
-        rows,
-        metrics={"head_rates": HEAD_RATES, "surgery_rates": SURGERY_RATES, "noise": NOISE},
-        command="make experiments",
-        seconds=time.perf_counter() - started,
-    )
+    seconds = time.perf_counter() - started
+    metrics = {"head_rates": HEAD_RATES, "surgery_rates": SURGERY_RATES, "noise": NOISE}
+    if stored:
+        rows, metrics["measured_apart"], seconds = merged(stored, rows, options.part, seconds)
+    results.save(NAME, rows, metrics=metrics, command="make experiments", seconds=seconds)
+
+
+def merged(stored, rows, part, seconds):
+    """Stored rows with those of one part replaced, a note on what was measured apart and when, and all seconds."""
+    replaced = sum(row["seconds"] for row in stored["rows"] if row["part"] == part)
+    kept = [row for row in stored["rows"] if row["part"] != part]
+    order = list(SEEDS)
+    note = {
+        **stored["metrics"].get("measured_apart", {"others": {"date": stored["date"]}}),
+        part: {
+            "command": f"python experiments/{NAME}.py --part {part}",
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "seconds": round(seconds, 1),
+        },
+    }
+    return sorted(kept + rows, key=lambda row: order.index(row["part"])), note, stored["seconds"] - replaced + seconds
 
 
 if __name__ == "__main__":
