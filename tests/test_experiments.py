@@ -191,6 +191,31 @@ def test_the_lead_over_the_svm_shrinks_with_more_labels(chapter):
     assert lead(50) < lead(10) < lead(1)
 
 
+# --- chapter 06 ------------------------------------------------------------------------------------------
+
+
+def test_one_part_of_the_structures_can_be_measured_apart():
+    module = load(ROOT / "experiments" / "structure.py")
+    first, second = list(module.SEEDS)[:2]
+    rows = [{"part": part, "seed": seed, "seconds": 2.0} for part in (first, second) for seed in range(5)]
+    before = {"date": "2026-01-01", "seconds": 25.0, "metrics": {}, "rows": rows}
+    fresh = [{"part": first, "seed": seed, "seconds": 1.0} for seed in range(5)]
+    merged, note, seconds = module.merged(before, fresh, first, 6.0)
+    assert merged == fresh + rows[5:]
+    assert seconds == 25 - 5 * 2 + 6
+    assert note["others"] == {"date": "2026-01-01"}
+    assert note[first]["command"] == f"python experiments/structure.py --part {first}"
+    assert (
+        note[first]["date"] == datetime.datetime.now(datetime.UTC).date().isoformat() and note[first]["seconds"] == 6.0
+    )
+    # The other part afterwards: both notes stay.
+    again = {**before, "rows": merged, "seconds": seconds, "metrics": {"measured_apart": note}}
+    rest = [{**row, "seconds": 3.0} for row in rows[5:]]
+    merged, note, seconds = module.merged(again, rest, second, 15.0)
+    assert merged == fresh + rest and seconds == 6 + 5 + 15.0
+    assert set(note) == {"others", first, second}
+
+
 # --- chapter 03 -------------------------------------------------------------------------------------------------------
 
 

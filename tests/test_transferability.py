@@ -1,9 +1,11 @@
 """Transferability scores, each against an independent computation."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import kendalltau
 
 from tlutils import backbones, data, evaluation, features, models
 from tlutils import transferability as scores
@@ -526,3 +528,61 @@ def test_agreement_counts_pairs_and_the_loss_of_the_pick():
         scores.agreement([1.0], [1.0])
     with pytest.raises(ValueError, match="two or more candidates"):
         scores.agreement([1.0, 2.0], [1.0])
+
+
+def test_outcomes_that_differ_by_rounding_are_level():
+    assert scores.agreement([1.0, 2.0, 3.0], [0.5, 0.5 + 1e-13, 0.5 - 1e-13])[0] == 0
+    assert scores.agreement([1.0, 2.0, 3.0], [0.5, 0.7, 0.7 - 1e-13])[0] == pytest.approx(
+        kendalltau([1, 2, 3], [1, 2, 2])[0]
+    )
+
+
+def test_the_permutation_test_agrees_with_every_permutation():
+    rng = np.random.default_rng(3)
+    guesses, outcomes = rng.normal(size=(3, 5)), rng.normal(size=(3, 5)).round(1)
+    outcomes[:, 1] = outcomes[:, 0]  # a level pair in each draw
+
+    def tau(order):
+        return np.mean([kendalltau(g[list(order)], o).statistic for g, o in zip(guesses, outcomes)])
+
+    every = np.array([tau(order) for order in itertools.permutations(range(5))])
+    exact = np.mean(np.abs(every - every.mean()) >= abs(tau(range(5)) - every.mean()) - 1e-9)
+    found, p = scores.permutation_test(guesses, outcomes)
+    assert found == pytest.approx(tau(range(5)))
+    assert p == pytest.approx(exact, abs=0.02)  # four standard errors of 10,000 shuffles
+
+
+def test_a_score_that_knows_the_group_only_is_no_better_than_chance_within_groups():
+    groups = np.repeat(["near", "far"], 6)
+    outcomes = np.tile(np.r_[np.linspace(0.9, 0.95, 6), np.linspace(0.5, 0.55, 6)], (4, 1))
+    known = np.tile(np.r_[np.ones(6), np.zeros(6)], (4, 1))
+    assert scores.permutation_test(known, outcomes)[1] < 0.05
+    assert scores.permutation_test(known, outcomes, groups)[1] == 1
+    assert scores.permutation_test(outcomes, outcomes, groups)[1] < 0.01
+
+
+def test_the_permutation_test_is_right_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    found = [
+        scores.permutation_test(rng.normal(size=(2, 8)), rng.normal(size=(2, 8)), times=200, seed=i)[1]
+        for i in range(300)
+    ]
+    assert np.mean(np.array(found) <= 0.1) < 0.16  # 0.1 expected, with a standard error of 0.017
+    # A constant score that never changes has no spread over the draws, and is still no proof of anything.
+    same = np.tile(rng.normal(size=8), (5, 1))
+    assert scores.permutation_test(same, np.tile(rng.normal(size=8), (5, 1)))[1] > 0.05
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (lambda g: (g, g[:, :3]), "must both have the shape"),
+        (lambda g: (g[0], g[0]), "must both have the shape"),
+        (lambda g: (g[:, :1], g[:, :1]), "two or more candidates"),
+        (lambda g: (g * np.nan, g), "leave that candidate out"),
+        (lambda g: (g, g, ["a"]), "need as many groups"),
+    ],
+)
+def test_the_permutation_test_refuses_what_it_cannot_deal_out(bad, message):
+    with pytest.raises(ValueError, match=message):
+        scores.permutation_test(*bad(np.arange(8.0).reshape(2, 4)))

@@ -10,7 +10,7 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -388,18 +388,20 @@ def registry():
     return {source.name: source for source in _SOURCES}
 
 
+_DIGITS = DataSource(
+    name="digits",
+    description="1,797 handwritten digits of 13 writers, 8×8 pixels enlarged to 32×32; comes with scikit-learn. "
+    "Test: the last 797 in file order, because writers are contiguous and a random split puts them on both sides.",
+    url="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
+    bytes=None,
+    sha256=None,
+    licence="CC BY 4.0",
+    citation="E. Alpaydin and C. Kaynak (1998). Optical Recognition of Handwritten Digits. UCI Machine Learning "
+    "Repository. https://doi.org/10.24432/C50P49",
+)
+
 _SOURCES = (
-    DataSource(
-        name="digits",
-        description="1,797 handwritten digits of 13 writers, 8×8 pixels enlarged to 32×32; comes with scikit-learn. "
-        "Test: the last 797 in file order, because writers are contiguous and a random split puts them on both sides.",
-        url="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
-        bytes=None,
-        sha256=None,
-        licence="CC BY 4.0",
-        citation="E. Alpaydin and C. Kaynak (1998). Optical Recognition of Handwritten Digits. UCI Machine Learning "
-        "Repository. https://doi.org/10.24432/C50P49",
-    ),
+    _DIGITS,
     DataSource(
         name="letters",
         description="5,000 printed letters, drawn on the spot with Matplotlib's fonts, 32×32; the source task of the "
@@ -410,16 +412,11 @@ _SOURCES = (
         licence="Apache-2.0, as this package; the fonts come with Matplotlib under free licences of their own",
         citation="tlutils.letters, part of this book",
     ),
-    DataSource(
+    replace(
+        _DIGITS,
         name="tilted_digits",
         description="The images of digits, each turned by an angle between −45 and 45 degrees, 32×32. A regression: "
         "the label is the angle, counter-clockwise. Splits as for digits.",
-        url="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
-        bytes=None,
-        sha256=None,
-        licence="CC BY 4.0",
-        citation="E. Alpaydin and C. Kaynak (1998). Optical Recognition of Handwritten Digits. UCI Machine Learning "
-        "Repository. https://doi.org/10.24432/C50P49",
     ),
     DataSource(
         name="patterns",

@@ -504,14 +504,14 @@ def matrix(panels, rows, columns=None):
     Returns:
         matplotlib.figure.Figure
     """
-    fig, axes = figure(1, len(panels), (2.6 * len(panels) + 0.9, 0.46 * len(rows) + 1.5), squeeze=False, sharey=True)
+    fig, axes = figure(1, len(panels), (1.7 * len(panels) + 1.2, 0.46 * len(rows) + 1.5), squeeze=False, sharey=True)
     for axis, (title, values, texts, higher_is_better) in zip(axes[0], panels):
         values = np.asarray(values, float)
         good = values if higher_is_better else -values
         shade = (good - good.min()) / max(np.ptp(good), 1e-12)
         axis.imshow(0.08 + 0.77 * shade, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (i, j), share in np.ndenumerate(shade):
-            axis.text(j, i, texts[i][j], ha="center", va="center", fontsize=9, color="w" if share > 0.6 else "k")
+            axis.text(j, i, texts[i][j], ha="center", va="center", fontsize=11, color="w" if share > 0.6 else "k")
         axis.set_xticks(range(values.shape[1]), columns or [""] * values.shape[1], rotation=45, ha="right", fontsize=9)
         axis.set_title(title, fontsize=10.5)
         axis.grid(False)
@@ -543,7 +543,7 @@ def clouds(points, names, title):
 
 
 def guesses(panels, groups, xlabel, ylabels):
-    """Scores against what came out, one panel a target: a perfect ranking climbs from left to right.
+    """Scores against what came out, one panel a target, below each other: a perfect ranking climbs from left to right.
 
     Args:
         panels: Dict of title → list of ``(group, score, outcome)``.
@@ -554,15 +554,14 @@ def guesses(panels, groups, xlabel, ylabels):
     Returns:
         matplotlib.figure.Figure
     """
-    fig, axes = figure(1, len(panels), (max(2.9 * len(panels) + 0.4, 5.0), 3.6), squeeze=False)
+    fig, axes = figure(len(panels), 1, (5.0, 2.6 * len(panels) + 1.0), squeeze=False)
     looks = dict(zip(groups, zip(("blue", "green", "orange", "purple", "gray"), "oD^sv")))
-    for axis, (title, entries), ylabel in zip(axes[0], panels.items(), ylabels):
+    for axis, (title, entries), ylabel in zip(axes[:, 0], panels.items(), ylabels):
         for group, (colour, marker) in looks.items():
             found = [(score, outcome) for name, score, outcome in entries if name == group]
             if found:
                 axis.scatter(*zip(*found), color=COLOURS[colour], marker=marker, s=42, label=group)
         axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
-        axis.locator_params(axis="x", nbins=4)
     fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(groups), frameon=False)
     return fig
 

@@ -1,8 +1,8 @@
 """The source tasks of the pocket zoo: what its networks are pretrained on.
 
 ``letters`` (:mod:`tlutils.letters`) are printed; ``strokes`` are invented characters, written with a pen by simulated
-writers, and so designed to lie near to handwriting; ``textures`` fill the image with filtered noise, have no outline
-and no position, and so are designed to lie far from it. All three have the same image size, about as many classes, and
+writers, and so designed to lie near to handwriting; ``textures`` fill the image with filtered noise, have no shape that
+begins and ends, and so are designed to lie far from it. All three have the same image size, about as many classes, and
 are told apart from each other by nothing but their pictures: chapter 03 compares what they are worth.
 """
 

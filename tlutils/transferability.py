@@ -360,7 +360,70 @@ def agreement(scores, outcomes):
             f"a ranking needs two or more candidates, with one score and one outcome each, not {scores.shape} and "
             f"{outcomes.shape}"
         )
-    # Scores that differ by rounding only are level.
-    level = np.round(scores / max(np.abs(scores).max(), 1e-300), 9)
-    tau = kendalltau(level, outcomes).statistic if np.ptp(level) > 0 else 0.0
+    level, reached = _levelled(scores), _levelled(outcomes)
+    tau = kendalltau(level, reached).statistic if np.ptp(level) > 0 and np.ptp(reached) > 0 else 0.0
     return float(tau), float(outcomes.max() - outcomes[level == level.max()].mean())
+
+
+def _levelled(values):
+    """Values along the last axis on a scale where those that differ by rounding only are level."""
+    return np.round(values / np.maximum(np.abs(values).max(axis=-1, keepdims=True), 1e-300), 9)
+
+
+def permutation_test(scores, outcomes, groups=None, *, times=10_000, seed=0):
+    """Whether scores rank candidates better, or worse, than chance: a permutation test of Kendall's tau.
+
+    Scores are dealt out to the candidates again and again, all draws of one candidate together, and tau-b with the
+    outcomes is computed each time. An interval over draws cannot answer this: it says how much tau changes from draw to
+    draw, and a score that means nothing and never changes has an interval without width.
+
+    Args:
+        scores: Shape (draws, candidates), higher for a better guess.
+        outcomes: What each candidate reached, for each draw, shape (draws, candidates).
+        groups: A name for each candidate. With it, scores are dealt out within each group only, which tests whether
+            they know more than the group.
+        times: Number of shuffles.
+        seed: Seed of the shuffles.
+
+    Returns:
+        ``(tau, p)``: mean tau over the draws, and the two-sided p-value: the share of shuffles, this order counted as
+        one of them, that lie at least as far from their own mean.
+
+    Raises:
+        ValueError: Shapes that differ or have not two dimensions, fewer than two candidates, NaN, or groups that are
+            not as many as the candidates.
+    """
+    scores, outcomes = np.asarray(scores, float), np.asarray(outcomes, float)
+    if scores.shape != outcomes.shape or scores.ndim != 2 or scores.shape[1] < 2:
+        raise ValueError(
+            "scores and outcomes must both have the shape (draws, candidates), with two or more candidates, not "
+            f"{scores.shape} and {outcomes.shape}"
+        )
+    if not (np.isfinite(scores).all() and np.isfinite(outcomes).all()):
+        raise ValueError("a score or an outcome is NaN or infinite: leave that candidate out")
+    groups = np.zeros(scores.shape[1]) if groups is None else np.asarray(groups)
+    if groups.shape != scores.shape[1:]:
+        raise ValueError(f"{scores.shape[1]} candidates need as many groups, not {groups.shape}")
+    blocks = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    first, second = np.triu_indices(scores.shape[1], 1)
+
+    def order_of(values):
+        """The order of every pair of candidates in each draw: −1, 0 or 1."""
+        levelled = _levelled(values)
+        return np.sign(levelled[:, :, None] - levelled[:, None, :])
+
+    ahead, better = order_of(scores), order_of(outcomes)[:, first, second]
+    ordered = np.sqrt((ahead[:, first, second] != 0).sum(axis=1) * (better != 0).sum(axis=1))
+    weights = better / np.maximum(ordered, 1)[:, None] / len(scores)
+
+    def tau(order):
+        return (ahead[:, order[first], order[second]] * weights).sum()
+
+    rng, order, dealt = np.random.default_rng(seed), np.arange(scores.shape[1]), np.empty(times)
+    found = tau(order)
+    for i in range(times):
+        for block in blocks:
+            order[block] = rng.permutation(block)
+        dealt[i] = tau(order)
+    as_far = np.abs(dealt - dealt.mean()) >= abs(found - dealt.mean()) - 1e-9
+    return float(found), float((1 + as_far.sum()) / (1 + times))
