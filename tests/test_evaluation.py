@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binom, binomtest
 from sklearn import metrics
 
-from tlutils import data, evaluation
+from tlutils import data, evaluation, features, models
 
 
 def made_up(n=400, classes=5, seed=0, sharpness=1.5):
@@ -106,7 +106,7 @@ def test_a_report_prints_its_interval_and_what_it_covers():
     logits, labels = made_up(n=50, classes=2)
     text = str(evaluation.report(logits, labels, class_names=["ants", "bees"]))
     low, high = evaluation.report(logits, labels).interval
-    assert f"on 50 images\n95% interval {low:.3f} to {high:.3f} (over test images)" in text
+    assert f"on 50 images\n95% interval {low:.3f} to {high:.3f} (over the choice of images)" in text
     assert "ants" in text
     assert "bees" in text
 
@@ -116,7 +116,7 @@ def test_a_regression_has_an_error_and_no_accuracy():
     assert report.mae == pytest.approx(2.5 / 3)
     assert report.accuracy is report.confusion is report.interval is None
     assert report.per_class == []
-    assert str(report) == "mean absolute error 0.8333 on 3 images"
+    assert str(report).startswith("mean absolute error 0.8333 on 3 images\n")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -163,6 +163,599 @@ def test_evaluate_looks_at_every_image_once_in_order():
     assert report.class_names == ("x", "y", "z")
     with pytest.raises(ValueError, match="no examples"):
         evaluation.evaluate(model, examples.subset(np.array([], int)))
+
+
+NAMES = ("ant", "bee", "cat", "dog", "eel")
+
+
+def test_areas_are_those_of_scikit_learn_for_each_class_against_the_rest():
+    logits, labels = made_up()
+    report = evaluation.report(logits, labels, class_names=NAMES)
+    probabilities, truth = softmax(logits), np.eye(5)[labels]
+    for i, row in enumerate(report.per_class):
+        assert row["roc_auc"] == pytest.approx(metrics.roc_auc_score(truth[:, i], probabilities[:, i]))
+        expected = metrics.average_precision_score(truth[:, i], probabilities[:, i])
+        assert row["average_precision"] == pytest.approx(expected)
+    assert report.roc_auc == pytest.approx(metrics.roc_auc_score(labels, probabilities, multi_class="ovr"))
+    assert report.average_precision == pytest.approx(metrics.average_precision_score(truth, probabilities))
+
+
+def test_areas_see_the_order_of_images_whose_probabilities_round_to_one():
+    logits = np.array([[900.0, 0.0], [800.0, 0.0], [700.0, 0.0]])
+    report = evaluation.report(logits, np.array([0, 0, 1]))
+    assert (report.probabilities[:, 0] == 1).all()
+    assert report.roc_auc == report.average_precision == 1
+    flat = evaluation.report(np.ones((4, 2)), np.array([0, 1, 0, 1]))  # all tie
+    assert (flat.roc_auc, flat.average_precision) == (0.5, 0.5)
+
+
+def test_the_curve_of_thresholds_is_a_recount():
+    logits, labels = made_up(n=120, classes=3)
+    logits = logits.round()  # some tie
+    report = evaluation.report(logits, labels, class_names="xyz")
+    data, probability = report.thresholds("y"), softmax(logits)[:, 1]
+    assert len(np.unique(data["threshold"])) == len(data["threshold"]) == len(np.unique(probability.round(8)))
+    for threshold, precision, recall, false in zip(*data.values(), strict=True):
+        called = probability >= threshold - 1e-9
+        assert precision == pytest.approx((labels[called] == 1).mean())
+        assert recall == pytest.approx(called[labels == 1].mean())
+        assert false == pytest.approx(called[labels != 1].mean())
+    assert report.thresholds(1)["recall"].tolist() == data["recall"].tolist()
+    for unknown in ("w", 3, -1):
+        with pytest.raises(ValueError, match="there is no class"):
+            report.thresholds(unknown)
+
+
+def test_brier_score_is_the_squared_distance_to_the_truth():
+    logits, labels = made_up()
+    report = evaluation.report(logits, labels)
+    assert report.brier == pytest.approx(((softmax(logits) - np.eye(5)[labels]) ** 2).sum(axis=1).mean())
+    logits, labels = made_up(classes=2)
+    binary = metrics.brier_score_loss(labels, softmax(logits)[:, 1])  # one of two equal terms
+    assert evaluation.report(logits, labels).brier == pytest.approx(2 * binary)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_top_k_is_that_of_scikit_learn(k):
+    logits, labels = made_up()
+    share, low, high = evaluation.report(logits, labels).top_k(k)
+    assert share == pytest.approx(metrics.top_k_accuracy_score(labels, logits, k=k, labels=range(5)) if k < 5 else 1)
+    assert (low, high) == evaluation.wilson(round(share * 400), 400)
+
+
+def test_top_k_breaks_ties_as_the_prediction_does():
+    labels = np.array([0, 1, 2])
+    report = evaluation.report(np.zeros((3, 3)), labels)
+    assert report.top_k(1)[0] == report.accuracy == pytest.approx(1 / 3)
+    assert [report.top_k(k)[0] for k in (2, 3)] == pytest.approx([2 / 3, 1])
+    for k in (0, 4, True, 1.0):
+        with pytest.raises(ValueError, match=f"from 1 to 3, the classes, not {k!r}"):
+            report.top_k(k)
+
+
+def test_averages_over_classes_are_those_of_scikit_learn():
+    logits, labels = made_up(n=90)
+    labels[labels == 4] = 3  # no image of the last class, but some predictions
+    report = evaluation.report(logits, labels)
+    predicted = logits.argmax(axis=1)
+    recalls = metrics.recall_score(labels, predicted, labels=range(4), average=None)
+    assert report.balanced_accuracy == pytest.approx(recalls.mean())
+    assert report.macro_f1 == pytest.approx(metrics.f1_score(labels, predicted, average="macro", zero_division=0))
+    assert 4 in predicted
+
+
+def test_every_row_of_the_classes_has_the_intervals_of_its_counts():
+    logits, labels = made_up(n=150)
+    report = evaluation.report(logits, labels)
+    predicted = logits.argmax(axis=1)
+    for i, row in enumerate(report.per_class):
+        both, either = ((labels == i) & (predicted == i)).sum(), ((labels == i) | (predicted == i)).sum()
+        assert row["predicted"] == (predicted == i).sum()
+        assert row["precision_interval"] == evaluation.wilson(int(both), row["predicted"])
+        assert row["recall_interval"] == evaluation.wilson(int(both), row["support"])
+        jaccard = evaluation.wilson(int(both), int(either))
+        assert row["f1_interval"] == pytest.approx([2 * j / (1 + j) for j in jaccard])
+        assert row["f1_interval"][0] < row["f1"] < row["f1_interval"][1]
+
+
+def test_the_hardest_images_have_the_largest_losses():
+    logits, labels = made_up()
+    report = evaluation.report(logits, labels)
+    loss = -np.log(softmax(logits)[np.arange(400), labels])
+    assert report.hardest(7).tolist() == sorted(range(400), key=lambda i: -loss[i])[:7]
+    assert report.losses == pytest.approx(loss)
+    assert len(report.hardest(1000)) == 400
+
+
+def test_a_slice_is_the_report_of_its_images():
+    logits, labels = made_up()
+    report = evaluation.report(logits, labels, class_names=NAMES, split="val")
+    part = report.subset(labels < 2)
+    assert part.accuracy == pytest.approx(np.mean(logits.argmax(axis=1)[labels < 2] == labels[labels < 2]))
+    assert (part.split, part.class_names, len(part)) == ("val", NAMES, (labels < 2).sum())
+    with pytest.raises(ValueError, match="no image is left"):
+        report.subset(labels > 9)
+
+
+# --- calibration ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("binning", ["width", "mass"])
+def test_the_diagram_and_the_error_are_those_of_scikit_learn(binning):
+    from sklearn.calibration import calibration_curve
+
+    logits, labels = made_up(n=600)
+    report = evaluation.report(logits, labels)
+    rows = report.reliability(15, binning)
+    strategy = {"width": "uniform", "mass": "quantile"}[binning]
+    accuracy, confidence = calibration_curve(report.correct, report.confidence, n_bins=15, strategy=strategy)
+    assert [row["accuracy"] for row in rows] == pytest.approx(accuracy.tolist(), abs=0.03 if binning == "mass" else 0)
+    assert [row["confidence"] for row in rows] == pytest.approx(confidence.tolist(), abs=5e-3)
+    assert sum(row["images"] for row in rows) == 600
+    error = sum(row["images"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / 600
+    assert error == pytest.approx(report.ece if binning == "width" else report.ece_adaptive)
+    for row in rows:
+        assert row["interval"] == evaluation.wilson(round(row["accuracy"] * row["images"]), row["images"])
+
+
+def test_bins_of_equal_mass_hold_equally_many_images():
+    logits, labels = made_up(n=600)
+    report = evaluation.report(logits, labels)
+    assert {row["images"] for row in report.reliability(15, "mass")} == {40}
+    parts = np.array_split(np.argsort(report.confidence), 15)
+    gaps = [abs(report.confidence[part].sum() - report.correct[part].sum()) for part in parts]
+    assert report.ece_adaptive == pytest.approx(sum(gaps) / 600)
+
+
+def test_images_of_the_same_confidence_stay_in_one_bin():
+    confidence, correct = np.full(100, 0.8), np.arange(100) < 80
+    assert evaluation.calibration_error(confidence, correct, binning="mass") == pytest.approx(0, abs=1e-12)
+    assert len(evaluation.reliability(confidence, correct, binning="mass")) == 1
+
+
+def test_the_error_of_a_calibrated_model_is_the_mean_deviation_of_a_binomial():
+    mean, limit = evaluation.error_if_calibrated(np.full(50, 0.7), samples=4000)
+    k = np.arange(51)
+    assert mean == pytest.approx((binom.pmf(k, 50, 0.7) * abs(k / 50 - 0.7)).sum(), rel=0.03)
+    assert binom.pmf(k, 50, 0.7)[abs(k / 50 - 0.7) <= limit + 1e-9].sum() >= 0.95
+    few, many = (evaluation.error_if_calibrated(np.random.default_rng(0).uniform(0.5, 1, n)) for n in (50, 5000))
+    assert few[0] > 5 * many[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([0.5, 1.2], [1, 1]), "from 0 to 1, not 1.2"),
+        (([0.5, np.nan], [1, 1]), "from 0 to 1, not nan"),
+        (([], []), "no images"),
+        (([0.5], [1], 0), "bins must be a whole number of at least 1, not 0"),
+        (([0.5], [1], 5, "size"), "binning must be 'width' .* not 'size'"),
+    ],
+)
+def test_bins_and_confidences_must_be_of_use(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.calibration_error(*arguments)
+
+
+def test_the_temperature_has_the_lowest_log_loss_there_is():
+    from scipy.optimize import minimize_scalar
+
+    logits, labels = made_up(sharpness=3.0)
+
+    def loss(log_temperature):
+        return metrics.log_loss(labels, softmax(logits / np.exp(log_temperature)))
+
+    found = evaluation.temperature(logits, labels)
+    assert np.log(found) == pytest.approx(minimize_scalar(loss, bounds=(-4, 4), method="bounded").x, abs=1e-4)
+    assert evaluation.temperature(7 * logits, labels) == pytest.approx(7 * found)
+
+
+def test_a_temperature_must_exist():
+    with pytest.raises(ValueError, match="all 3 images are right"):
+        evaluation.temperature(np.eye(3), np.arange(3))
+    with pytest.raises(ValueError, match=r"logit of the true class is 0 on average, not above .* 0.5"):
+        evaluation.temperature(np.eye(2), np.array([1, 0]))
+
+
+@pytest.fixture(scope="module")
+def boastful(tensorflow):
+    """A classifier of digits that fits five images a class without any penalty, and the task."""
+    from sklearn.linear_model import LogisticRegression
+
+    from tlutils import backbones
+
+    task = data.load("digits")
+    backbone = backbones.load("pocket_vgg", input_shape=(*task.image_size, task.channels))
+    few = task.train.subset(np.concatenate([np.flatnonzero(task.train.labels == i)[:5] for i in range(10)]))
+    probe = LogisticRegression(C=1e4, max_iter=1000).fit(features.extract(backbone, few), few.labels)
+    model = models.classifier(backbone, 10)
+    model.get_layer("output").set_weights([probe.coef_.T, probe.intercept_])
+    return model, task
+
+
+def test_calibration_lowers_the_log_loss_of_held_out_digits_and_changes_no_prediction(boastful, tmp_path):
+    import keras
+
+    model, task = boastful
+    before, weights = evaluation.evaluate(model, task.test), model.get_weights()
+    calibrated = evaluation.calibrate(model, task.val)
+    after = evaluation.evaluate(calibrated, task.test)
+    assert after.log_loss < before.log_loss - 0.1
+    assert after.ece < before.ece
+    assert np.array_equal(after.predictions, before.predictions)
+    found = 1 / calibrated.get_layer("temperature").scale
+    assert found > 1.2
+    on_val = evaluation.evaluate(model, task.val)
+    assert found == pytest.approx(evaluation.temperature(on_val.outputs, on_val.labels))
+    np.testing.assert_allclose(after.outputs, before.outputs / found, rtol=1e-4, atol=1e-4)
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), weights, strict=True))
+    assert len(model.layers) == len(calibrated.layers) - 1
+
+    calibrated.save(tmp_path / "one.keras")
+    loaded = keras.models.load_model(tmp_path / "one.keras", safe_mode=True)
+    np.testing.assert_allclose(evaluation.evaluate(loaded, task.test).outputs, after.outputs, atol=1e-4)
+    assert models.block_names(loaded) == models.block_names(model)
+
+
+def test_a_calibrated_model_can_be_calibrated_again(boastful):
+    model, task = boastful
+    half = task.val.subset(np.arange(0, len(task.val), 2))
+    once, again = evaluation.calibrate(model, half), evaluation.calibrate(evaluation.calibrate(model, task.val), half)
+    assert [layer.name for layer in again.layers] == [layer.name for layer in once.layers]
+    assert again.layers[-1].scale == pytest.approx(once.layers[-1].scale)
+
+
+def test_only_what_can_be_calibrated_is(boastful):
+    import keras
+
+    model, task = boastful
+    with pytest.raises(ValueError, match=r"these are 8\d\d training images"):
+        evaluation.calibrate(model, task.train)
+    sure = keras.Sequential([model, keras.layers.Softmax()])
+    with pytest.raises(ValueError, match=r"probabilities .*, not logits"):
+        evaluation.calibrate(sure, task.val)
+    with pytest.raises(ValueError, match="no inputs to build on"):
+        evaluation.calibrate(keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)]), task.val)
+
+
+# --- degenerate cases -------------------------------------------------------------------------------------------------
+
+
+def test_a_perfect_model():
+    labels = np.arange(40) % 4
+    report = evaluation.report(np.eye(4)[labels] * 50, labels)
+    assert report.accuracy == report.balanced_accuracy == report.macro_f1 == report.roc_auc == 1
+    assert report.interval == (pytest.approx(binomtest(40, 40).proportion_ci(method="wilson").low), 1)
+    assert report.bootstrap_interval == (1, 1)  # the bootstrap has seen no mistake and expects none
+    assert report.scores["balanced accuracy"]["interval"] is None  # and says nothing elsewhere
+    assert report.per_class[0]["f1_interval"][0] < 1 == report.per_class[0]["f1_interval"][1]
+    assert report.log_loss == pytest.approx(0, abs=1e-12)
+    assert "not defined" not in str(report)
+
+
+def test_a_single_image():
+    right, wrong = (evaluation.report(np.array([[2.0, 0.0, 1.0]]), np.array([label])) for label in (0, 1))
+    assert (right.accuracy, wrong.accuracy) == (1, 0)
+    assert right.interval == evaluation.wilson(1, 1)
+    for report in (right, wrong):
+        assert report.roc_auc is report.average_precision is None
+        assert report.scores["log-loss"]["interval"] is None
+        assert "not defined" in str(report) and "not defined" in report.model_card("one")
+        assert report.scores == evaluation.Report.from_json(report.to_json()).scores
+        with pytest.raises(ValueError, match="at least 2 images to draw from, not 1"):
+            report.bootstrap(lambda r: r.accuracy)
+    alone = evaluation.report(np.array([[2.5]]), np.array([2.0]))
+    assert (alone.mae, alone.rmse, alone.r2) == (0.5, 0.5, None)
+    assert "not defined" in str(alone)
+
+
+def test_one_class_present():
+    logits, _ = made_up(n=30, classes=3)
+    report = evaluation.report(logits, np.zeros(30, int), class_names=["ant", "bee", "cat"])
+    assert report.roc_auc is report.average_precision is None
+    assert [row["roc_auc"] for row in report.per_class] == [None] * 3
+    assert report.balanced_accuracy == report.accuracy
+    with pytest.raises(ValueError, match="30 of 30 images are of the class 'ant'"):
+        report.thresholds("ant")
+    assert "ROC area              not defined" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "message"),
+    [
+        (np.zeros((3, 2)), np.zeros(2, int), "outputs for 3 images, but 2 labels"),
+        (np.zeros(3), np.zeros(3, int), r"shape \(images, classes\), not \(3,\)"),
+        (np.zeros((0, 2)), np.zeros(0, int), "no examples"),
+        (np.zeros((3, 2)), np.zeros(3), r"outputs of shape \(3, 2\) cannot be compared with numbers of \(3,\)"),
+        (np.zeros((3, 1)), np.array([0, np.nan, np.inf]), "2 of 3 true numbers are NaN or infinite"),
+    ],
+)
+def test_what_does_not_fit_is_refused(outputs, labels, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.report(outputs, labels)
+
+
+def test_a_split_must_be_known():
+    with pytest.raises(ValueError, match="not 'exam'"):
+        evaluation.report(np.zeros((2, 2)), np.array([0, 1]), split="exam")
+
+
+def test_probabilities_are_not_taken_for_logits():
+    logits, labels = made_up(n=30, classes=3)
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)
+    examples = data.from_arrays("noise", (images, labels)).train
+    with pytest.raises(ValueError, match=r"probabilities .*, not logits.* from_logits=False"):
+        evaluation.evaluate(_Fixed(softmax(logits)), examples)
+    found = evaluation.evaluate(_Fixed(softmax(logits)), examples, from_logits=False)
+    np.testing.assert_allclose(found.probabilities, softmax(logits), atol=1e-6)
+    with pytest.raises(ValueError, match="from_logits=False is for probabilities, and the outputs of image"):
+        evaluation.evaluate(_Fixed(logits), examples, from_logits=False)
+    certain = evaluation.evaluate(_Fixed(np.eye(3)[labels]), examples, from_logits=False)
+    assert np.isfinite(certain.log_loss)
+    with pytest.raises(ValueError, match="NaN or infinity for 30 of 30"):
+        evaluation.evaluate(_Fixed(np.full((30, 3), np.nan)), examples, from_logits=False)
+
+
+# --- regression -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(80,), (80, 3)])
+def test_errors_of_a_regression_are_those_of_scikit_learn(shape):
+    rng = np.random.default_rng(1)
+    true = rng.normal(size=shape)
+    guess = true + 0.3 * rng.normal(size=shape) + 0.1
+    report = evaluation.report(guess.reshape(80, -1), true)
+    assert report.mae == pytest.approx(metrics.mean_absolute_error(true, guess))
+    assert report.rmse == pytest.approx(metrics.mean_squared_error(true, guess) ** 0.5)
+    assert report.r2 == pytest.approx(metrics.r2_score(true, guess))
+    np.testing.assert_allclose(report.residuals, guess - true)
+    low, high = report.scores["root mean squared error"]["interval"]
+    assert low < report.rmse < high
+    worst = np.abs(guess - true).reshape(80, -1).mean(axis=1)
+    assert report.hardest(3).tolist() == np.argsort(-worst)[:3].tolist()
+    assert report.scores == evaluation.Report.from_json(report.to_json()).scores
+
+
+def test_nothing_to_explain_is_no_share_of_it():
+    assert evaluation.report(np.array([[1.0], [2.0]]), np.array([1.0, 1.0])).r2 is None
+    for use in (
+        lambda r: r.top_k(1),
+        lambda r: r.reliability(),
+        lambda r: r.most_confused(),
+        lambda r: r.areas,
+        lambda r: r.thresholds(0),
+    ):
+        with pytest.raises(ValueError, match="for classifiers"):
+            use(evaluation.report(np.array([[1.0], [2.0]]), np.array([1.0, 1.5])))
+
+
+# --- tables, files, cards ---------------------------------------------------------------------------------------------
+
+
+def test_a_report_is_a_table_in_a_terminal_and_in_a_notebook():
+    import xml.etree.ElementTree as ET
+
+    logits, labels = made_up(classes=3)
+    report = evaluation.report(logits, labels, class_names=["ant", "<bee>", "cat & dog"])
+    text = str(report)
+    assert max(map(len, text.splitlines())) <= 100
+    tables = ET.fromstring(f"<div>{report._repr_html_()}</div>").findall("table")
+    scores = {row[0].text: (row[1].text, row[2].text) for row in tables[0].find("tbody")}
+    for name, score in report.scores.items():
+        assert scores[name][0] == f"{score['value']:.3f}"
+        if score["interval"]:
+            assert scores[name][1] == "{:.3f} to {:.3f}".format(*score["interval"])
+        (line,) = (line for line in text.splitlines() if line.startswith(name + "  "))
+        assert scores[name][0] in line and scores[name][1] in line
+    assert [row[0].text for row in tables[1].find("tbody")] == ["ant", "<bee>", "cat & dog"]
+    assert repr(report) == f"Report(accuracy {report.accuracy:.3f} on 400 images)"
+
+
+def test_of_many_classes_the_worst_are_listed():
+    logits, labels = made_up(n=900, classes=50)
+    report = evaluation.report(logits, labels)
+    table = str(report).split("\n\n")[2].splitlines()
+    assert len(table) == 32 and "30 classes of 50 with the lowest F1" in table[-1]
+    worst = sorted(report.per_class, key=lambda row: row["f1"])[:30]
+    assert [line.split()[0] for line in table[1:-1]] == [row["name"] for row in worst]
+
+
+def test_a_report_comes_back_from_its_file(tmp_path):
+    logits, labels = made_up(n=60)
+    report = evaluation.report(logits.astype("float32"), labels, class_names=NAMES, split="val")
+    text = report.to_json(tmp_path / "report.json")
+    content = json.loads(text)
+    assert content["scores"]["accuracy"]["value"] == report.accuracy
+    assert content["measured_on"].startswith("60 validation images (not a test")
+    for back in (evaluation.Report.from_json(text), evaluation.Report.from_json(tmp_path / "report.json")):
+        assert np.array_equal(back.outputs, report.outputs) and np.array_equal(back.labels, report.labels)
+        assert (back.class_names, back.split, back.scores) == (NAMES, "val", report.scores)
+        assert evaluation.compare(back, report).only_a == 0
+    for other, found in (('{"format": "x"}', "'x'"), ("[1]", "'list'")):
+        with pytest.raises(ValueError, match=f"not a report: its format is {found}"):
+            evaluation.Report.from_json(other)
+
+
+def cards(split, **what):
+    logits, labels = made_up(n=60, classes=3)
+    report = evaluation.report(logits, labels, class_names=["ant", "bee|wasp", "cat"], split=split)
+    return report, report.model_card("Insects", **what)
+
+
+def test_a_model_card_calls_validation_data_by_its_name():
+    for split, sentence in (
+        ("val", "**Validation data, not a test.**"),
+        ("train", "**These are the images the model was trained on."),
+    ):
+        _, text = cards(split)
+        assert sentence in text and "There is no test result here" in text
+    _, text = cards("test")
+    assert "alidation" not in text and "no test result" not in text
+
+
+def test_a_model_card_says_what_was_measured_and_what_was_not(boastful):
+    from tlutils import backbones
+
+    _, task = boastful
+    backbone = backbones.load("pocket_vgg")
+    runs = evaluation.repeated(range(3), np.random.default_rng(0).random((3, 50)) < 0.8)
+    more = {"backbone": backbone, "task": task, "training": "a probe.", "limits": ["Not for hospitals."]}
+    report, text = cards("test", repeated=runs, **more)
+    assert f"| accuracy | {report.accuracy:.3f} | {report.interval[0]:.3f} to {report.interval[1]:.3f} |" in text
+    assert f"Expected calibration error {report.ece:.3f} (15 bins of equal width)" in text
+    for words in (backbone.licence, backbone.source_task, "digits: 10 classes", "Not for hospitals.", str(runs)):
+        assert words in text
+    assert "bee\\|wasp" in text
+    assert "One training run" not in text
+    few = sum(row["support"] < 30 for row in report.per_class)
+    assert f"{few} of 3 classes were measured on fewer than 30 images" in text
+    _, bare = cards(None)
+    assert "not stated" in bare and "One training run" in bare
+    regression = evaluation.report(np.array([[1.0], [2.5]]), np.array([1.0, 2.0]), split="test")
+    assert "| R² | 0.5 |" in regression.model_card("age")
+
+
+def test_a_model_card_says_whether_the_calibration_is_more_than_chance():
+    labels = np.zeros(1000, int)
+    labels[:300] = 1
+    honest = np.tile([math.log(0.7), math.log(0.3)], (1000, 1))
+    assert "no more than chance explains" in evaluation.report(honest, labels).model_card("honest")
+    boast = evaluation.report(honest + np.array([3.0, 0.0]), labels).model_card("boast")
+    assert "surer than it is right (mean confidence 0.979, accuracy 0.700)" in boast
+
+
+# --- the bootstrap ----------------------------------------------------------------------------------------------------
+
+
+def test_the_bootstrap_of_a_share_and_of_a_mean_are_those_of_scipy():
+    from scipy.stats import bootstrap
+
+    rng = np.random.default_rng(0)
+    right, values = np.arange(200) < 170, rng.exponential(size=300)
+    options = {"method": "percentile", "n_resamples": 20_000, "random_state": 1}
+    theirs = bootstrap((right,), np.mean, **options).confidence_interval
+    assert evaluation.bootstrap_share(170, 200) == pytest.approx(tuple(theirs), abs=0.006)
+    theirs = bootstrap((values,), np.mean, **options).confidence_interval
+    assert evaluation.bootstrap_mean(values) == pytest.approx(tuple(theirs), abs=0.01)
+
+
+def test_the_bootstrap_of_any_score_draws_images():
+    logits, labels = made_up(n=200)
+    report = evaluation.report(logits, labels)
+    found = report.bootstrap(lambda r: r.accuracy)
+    assert found == pytest.approx(report.bootstrap_interval, abs=0.011)
+    from_matrix = report.scores["balanced accuracy"]["interval"]
+
+    def balanced(r):
+        return metrics.recall_score(r.labels, r.predictions, average="macro", labels=range(5))
+
+    low, high = report.bootstrap(balanced, samples=600)  # reflected at the score, the basic interval
+    center = 2 * report.balanced_accuracy
+    assert from_matrix == pytest.approx((center - high, center - low), abs=0.02)
+    assert report.bootstrap(lambda r: 1.0, samples=50) is None
+    with pytest.raises(ValueError, match="score of a bootstrap sample is nan"):
+        report.bootstrap(lambda r: np.nan, samples=10)
+
+
+def test_images_of_one_group_are_drawn_together():
+    logits, labels = made_up(n=60)
+    copies, one = (
+        evaluation.report(np.repeat(logits, 9, axis=0), np.repeat(labels, 9)),
+        evaluation.report(logits, labels),
+    )
+    groups = np.repeat(np.arange(60), 9)
+    whole, alone = copies.bootstrap(lambda r: r.accuracy, groups=groups), one.bootstrap(lambda r: r.accuracy)
+    assert whole == pytest.approx(alone)
+    narrow = copies.bootstrap(lambda r: r.accuracy)
+    assert (whole[1] - whole[0]) / (narrow[1] - narrow[0]) == pytest.approx(3, rel=0.1)
+    with pytest.raises(ValueError, match=r"one id an image, shape \(60,\), not shape \(540,\)"):
+        one.bootstrap(lambda r: r.accuracy, groups=groups)
+    with pytest.raises(ValueError, match="at least 2 groups to draw from, not 1"):
+        one.bootstrap(lambda r: r.accuracy, groups=np.zeros(60))
+
+
+# --- what 95% promises ------------------------------------------------------------------------------------------------
+
+LEVELS = (0.1, 0.25, 0.5, 0.8, 0.9, 0.95)
+
+
+@pytest.mark.parametrize("n", [500, 797, 2000])
+@pytest.mark.parametrize("kind", [evaluation.wilson, evaluation.bootstrap_share])
+def test_intervals_of_an_accuracy_cover_it(kind, n):
+    """Simulated: new test images are drawn again and again, and the interval of each draw is looked at."""
+    rng = np.random.default_rng(0)
+    for p in LEVELS:
+        right, often = np.unique(rng.binomial(n, p, 20_000), return_counts=True)
+        low, high = np.array([kind(int(k), n) for k in right]).T
+        assert 0.93 <= often[(low <= p) & (p <= high)].sum() / 20_000 <= 0.97
+
+
+def test_intervals_of_an_accuracy_cover_it_at_every_level_in_between():
+    """Not simulated: the probabilities of all numbers of right answers, added up, for 171 levels."""
+    n = 500
+    for kind in (evaluation.wilson, evaluation.bootstrap_share):
+        low, high = np.array([kind(k, n) for k in range(n + 1)]).T
+        levels = np.linspace(0.1, 0.95, 171)[:, None]
+        covered = np.where((low <= levels) & (levels <= high), binom.pmf(np.arange(n + 1), n, levels), 0).sum(axis=1)
+        assert covered.min() > 0.93 and covered.max() < 0.97
+
+
+def test_near_one_the_bootstrap_fails_and_wilson_does_not():
+    n, p = 500, 0.998
+    share = {}
+    for kind in (evaluation.wilson, evaluation.bootstrap_share):
+        covered = [binom.pmf(k, n, p) for k in range(480, n + 1) if kind(k, n)[0] <= p <= kind(k, n)[1]]
+        share[kind.__name__] = sum(covered)
+    assert share["bootstrap_share"] < 0.7
+    assert share["wilson"] > 0.9
+
+
+@pytest.mark.parametrize("n", [500, 797])
+@pytest.mark.parametrize(("level", "gain"), [(0.1, 0.02), (0.5, 0.0), (0.8, 0.05), (0.9, 0.0), (0.95, 0.02)])
+def test_the_paired_interval_covers_the_difference(n, level, gain):
+    """Two models of accuracy ``level`` and ``level − gain`` that agree more often than chance would have them."""
+    rng = np.random.default_rng(2)
+    only_a = 0.5 * level * (1 - level) + gain
+    draws = rng.multinomial(n, [only_a, only_a - gain, level - only_a, 1 - level - only_a + gain], 2500)
+    kinds, often = np.unique(draws[:, :2], axis=0, return_counts=True)
+    covered = 0
+    for i, ((a, b), times) in enumerate(zip(kinds.tolist(), often)):
+        low, high = evaluation.compare(*pair(0, a, b, n - a - b), samples=1000, seed=i).interval
+        covered += times * (low - 1e-12 <= gain <= high + 1e-12)
+    assert 0.93 <= covered / len(draws) <= 0.97
+
+
+def test_the_interval_of_f1_covers_it():
+    """Images of the class, named so or not, and others named so: F1 is 2·.5/(2·.5 + .1 + .15)."""
+    rng = np.random.default_rng(0)
+    truth, covered = 1 / 1.25, 0
+    draws = rng.multinomial(500, [0.5, 0.1, 0.15, 0.25], 1500)
+    for both, missed, false, _ in draws.tolist():
+        low, high = evaluation.f1_interval(both, both + missed + false)
+        covered += low <= truth <= high
+    assert 0.93 <= covered / len(draws) <= 0.97
+    assert evaluation.f1_interval(0, 0) == (0, 1)
+
+
+def test_the_interval_of_the_mean_f1_covers_it_with_many_classes_and_few_images():
+    """20 images a class: the percentiles would cover one time out of two or three."""
+    from tlutils.intervals import bootstrap_cells
+
+    rng, classes = np.random.default_rng(0), 50
+    cells = np.full((classes, classes), 0.3 / (classes - 1) / classes)
+    np.fill_diagonal(cells, 0.7 / classes)
+
+    def mean_f1(right, images, named):
+        with np.errstate(invalid="ignore"):
+            return [np.nanmean(2 * right / (images + named), axis=1)]
+
+    covered = 0
+    for seed in range(120):
+        counts = rng.multinomial(1000, cells.ravel()).reshape(classes, classes)
+        ((value, (low, high)),) = bootstrap_cells(counts, mean_f1, samples=200, seed=seed)
+        covered += low <= 0.7 <= high
+        assert low <= value <= high
+    assert covered / 120 > 0.88
 
 
 # --- one proportion ---------------------------------------------------------------------------------------------------
@@ -214,6 +807,15 @@ def test_mcnemar_is_the_exact_sign_test_of_the_pairs_that_differ(only_a, only_b)
     assert found.p_value == pytest.approx(by_hand)
     assert found.difference == pytest.approx((only_a - only_b) / (80 + n))
     assert f"p = {found.p_value:.3g}" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("split", "words"), [("val", "validation images"), ("test", "test images"), (None, "the choice")]
+)
+def test_a_comparison_says_which_images_it_was_made_on(split, words):
+    logits, labels = made_up(n=40)
+    one, other = (evaluation.report(part, labels, split=split) for part in (logits, -logits))
+    assert f"(over {words}" in str(evaluation.compare(one, other))
 
 
 def test_models_that_agree_do_not_differ_as_far_as_so_many_images_can_tell():

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from tlutils import evaluation, plots
+from tlutils import data, evaluation, plots
 
 mpl.use("Agg")
 
@@ -42,6 +42,10 @@ FIGURES = {
     "budgets": lambda: plots.budgets(summary(), highlight=10, chance=0.1),
     "curves": lambda: plots.curves({"loss": [2, 1], "val_loss": [2, 1.5], "accuracy": [0.2, 0.6]}, best_epoch=2),
     "confusion": lambda: plots.confusion(report()),
+    "residuals": lambda: plots.residuals(evaluation.report(np.array([[1.0], [2.5]]), np.array([1.0, 2.0]))),
+    "roc": lambda: plots.threshold_curves(report(), "roc", threshold=0.5),
+    "precision-recall": lambda: plots.threshold_curves(report(), "precision-recall"),
+    "threshold": lambda: plots.threshold_curves(report(), "threshold", threshold=0.4),
     "intervals": lambda: plots.intervals([("one", 0.5, 0.4, 0.7), ("two", 0.6, 0.5, 0.8)], "accuracy", baseline=0.55),
 }
 
@@ -316,3 +320,126 @@ def test_guesses_put_each_candidate_at_its_score_and_outcome():
     assert first.collections[1].get_offsets().tolist() == [[0.2, 0.5]]
     assert len(second.collections) == 1
     assert (first.get_xlabel(), second.get_ylabel()) == ("LogME", "b")
+
+
+# --- evaluation -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("binning", ["width", "mass"])
+def test_a_reliability_diagram_shows_every_bin_with_its_interval(binning):
+    found = report()
+    fig = plots.reliability({"before": found, "after": found.subset(slice(0, 30))}, bins=8, binning=binning)
+    first, second, counts, _ = fig.axes
+    assert (first.get_title(), second.get_title(), first.get_ylabel()) == ("before", "after", "accuracy")
+    assert (counts.get_xlabel(), counts.get_ylabel()) == ("confidence", "images")
+    rows = found.reliability(8, binning)
+    (bars,) = (container for container in first.containers if container.get_label() == "measured")
+    assert bars.lines[0].get_xydata().tolist() == [[row["confidence"], row["accuracy"]] for row in rows]
+    ends = np.array([segment[:, 1] for segment in bars.lines[2][0].get_segments()])
+    np.testing.assert_allclose(ends, [row["interval"] for row in rows], atol=1e-9)
+    assert [bar.get_height() for bar in counts.patches] == [row["images"] for row in rows]
+    error = evaluation.calibration_error(found.confidence, found.correct, 8, binning)
+    assert first.texts[0].get_text() == f"ECE {error:.3f}"
+    assert first.lines[0].get_xydata().tolist() == [[0, 0], [1, 1]]
+    assert len(plots.reliability(found).axes) == 2
+
+
+def test_residuals_stand_above_what_is_true():
+    true = np.array([[1.0, 5.0], [2.0, 6.0], [3.0, 7.0]])
+    found = evaluation.report(true + np.array([[0.5, 0], [0, -1], [0, 0]]), true)
+    first, second = plots.residuals(found, ["age (years)", "height (cm)"]).axes
+    assert first.collections[0].get_offsets().tolist() == [[1, 0.5], [2, 0], [3, 0]]
+    assert second.collections[0].get_offsets().tolist() == [[5, 0], [6, -1], [7, 0]]
+    assert (first.get_xlabel(), second.get_xlabel()) == ("age (years)", "height (cm)")
+    with pytest.raises(ValueError, match="1 names, but 2 outputs"):
+        plots.residuals(found, ["age"])
+
+
+def test_curves_of_thresholds_are_those_of_scikit_learn():
+    from sklearn import metrics
+
+    found = report()
+    positive, probability = found.labels == 1, found.probabilities[:, 1]
+    roc = plots.threshold_curves(found, "roc", ["bee"]).axes[0]
+    false, true, _ = metrics.roc_curve(positive, probability, drop_intermediate=False)
+    np.testing.assert_allclose(roc.lines[0].get_xydata(), np.stack([false, true], axis=1))
+    area = metrics.roc_auc_score(positive, probability)
+    assert [text.get_text() for text in roc.get_legend().get_texts()] == [f"bee: area {area:.3f}", "guessing"]
+    curve = plots.threshold_curves(found, "precision-recall", ["bee"]).axes[0]
+    precision, recall, _ = metrics.precision_recall_curve(positive, probability)
+    np.testing.assert_allclose(curve.lines[0].get_xydata()[::-1], np.stack([recall, precision], axis=1)[:-1])
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.9])
+def test_a_threshold_is_marked_where_it_leads(threshold):
+    found = report()
+    positive, called = found.labels == 1, found.probabilities[:, 1] >= threshold
+    precision, recall, false = positive[called].mean(), called[positive].mean(), called[~positive].mean()
+
+    def marks(kind):
+        lines = plots.threshold_curves(found, kind, ["bee"], threshold).axes[0].lines
+        return [line.get_xydata()[0].tolist() for line in lines if len(line.get_xydata()) == 1]
+
+    assert marks("roc") == [pytest.approx([false, recall])]
+    assert marks("precision-recall") == [pytest.approx([recall, precision])]
+    assert marks("threshold") == [pytest.approx([threshold, precision]), pytest.approx([threshold, recall])]
+    axis = plots.threshold_curves(found, "threshold", ["bee"], threshold).axes[0]
+    for line, value in zip((line for line in axis.lines if len(line.get_xydata()) > 2), (precision, recall)):
+        corners = line.get_path().vertices  # as drawn: steps, from the highest threshold down
+        assert corners[np.flatnonzero(corners[:, 0] >= threshold)[-1], 1] == pytest.approx(value)
+    beyond = plots.threshold_curves(found, "roc", ["bee"], 1.1).axes[0]
+    assert not any(len(line.get_xydata()) == 1 for line in beyond.lines)
+
+
+def test_curves_of_thresholds_must_be_of_a_kind_and_few():
+    found = report()
+    assert len(plots.threshold_curves(found).axes[0].lines) == 4  # three classes and the diagonal
+    worst = found.class_names[found.areas[:, 1].argmin()]
+    assert plots.threshold_curves(found, "threshold").axes[0].get_title() == f"“{worst}” against the rest"
+    with pytest.raises(ValueError, match="not 'lift'"):
+        plots.threshold_curves(found, "lift")
+    with pytest.raises(ValueError, match="shows 1 to 1 classes, not 2"):
+        plots.threshold_curves(found, "threshold", ["ant", "bee"])
+    with pytest.raises(ValueError, match="shows 1 to 6 classes, not 0"):
+        plots.threshold_curves(evaluation.report(np.zeros((3, 2)), np.zeros(3, int)))
+
+
+def test_the_gallery_of_mistakes_shows_the_images_that_were_mistaken():
+    pictures = np.random.default_rng(1).integers(0, 256, (60, 6, 6, 1), dtype=np.uint8)
+    found = report()
+    examples = data.from_arrays("insects", (pictures, found.labels)).train
+    fig = plots.most_confused(found, examples, pairs=2, n=3)
+    lines = np.array(fig.axes).reshape(2, -1)
+    for line, (true, predicted, count) in zip(lines, found.most_confused(2)):
+        assert line[0].texts[0].get_text() == f"{true}, taken\nfor {predicted}\n({count} of 60)"
+        names = found.class_names
+        wrong = np.flatnonzero((found.labels == names.index(true)) & (found.predictions == names.index(predicted)))
+        wrong = wrong[np.argsort(-found.confidence[wrong])][:3]
+        shown = [axis for axis in line[1:] if axis.images]
+        assert [axis.get_title() for axis in shown] == [f"{found.confidence[i]:.0%}" for i in wrong]
+        for axis, i in zip(shown, wrong, strict=True):
+            assert np.array_equal(axis.images[0].get_array(), pictures[i, :, :, 0])
+    perfect = evaluation.report(np.eye(3), np.arange(3))
+    with pytest.raises(ValueError, match="all 3 images were predicted right"):
+        plots.most_confused(perfect, examples)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_heat_maps_lie_on_their_images(together):
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
+    maps = np.zeros((3, 4, 4))
+    maps[0, 0, 0], maps[1, 1, 1], maps[1, 2, 2] = 2, 4, -1
+    fig = plots.heatmaps(pictures, maps, ["a", "b", "c"], columns=2, together=together)
+    axes = np.array(fig.axes).reshape(4, 2)
+    orange, blue = (mpl.colors.to_rgb(plots.COLOURS[name]) for name in ("orange", "blue"))
+    for i, largest in enumerate([4 if together else 2, 4, 1]):
+        upper, lower = axes[2 * (i // 2), i % 2], axes[2 * (i // 2) + 1, i % 2]
+        assert upper.get_title() == "abc"[i]
+        assert np.array_equal(upper.images[0].get_array(), pictures[i])
+        np.testing.assert_allclose(lower.images[0].get_array(), pictures[i].mean(axis=-1))
+        heat = lower.images[1].get_array()
+        np.testing.assert_allclose(heat[..., 3], 0.8 * np.abs(maps[i]) / largest)
+        assert (heat[..., :3][maps[i] > 0] == orange).all() and (heat[..., :3][maps[i] < 0] == blue).all()
+    assert not axes[2, 1].images
+    with pytest.raises(ValueError, match="3 images, but 2 maps"):
+        plots.heatmaps(pictures, maps[:2])

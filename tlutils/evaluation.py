@@ -1,92 +1,48 @@
-"""Evaluation: one look at the test images, with intervals, and fair comparisons."""
+"""Evaluation: one look at the test images, with intervals, and fair comparisons.
+
+:class:`Report` lives in ``tlutils.reports``, intervals in ``tlutils.intervals``, calibration in
+``tlutils.calibration`` and model cards in ``tlutils.cards``; all of it is reached from here.
+"""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
-CONFIDENCE = 0.95
+from tlutils.calibration import calibrate, calibration_error, error_if_calibrated, reliability, temperature
+from tlutils.cards import model_card
+from tlutils.intervals import CONFIDENCE, bootstrap_mean, bootstrap_share, f1_interval, wilson
+from tlutils.reports import Report, report
+
+__all__ = [
+    "CONFIDENCE",
+    "TRANSFERABILITY_METHODS",
+    "Comparison",
+    "Repeated",
+    "Report",
+    "bootstrap_mean",
+    "bootstrap_share",
+    "calibrate",
+    "calibration_error",
+    "compare",
+    "error_if_calibrated",
+    "evaluate",
+    "f1_interval",
+    "from_rows",
+    "model_card",
+    "over_seeds",
+    "pack",
+    "reliability",
+    "repeat",
+    "repeated",
+    "report",
+    "summarise",
+    "temperature",
+    "transferability",
+    "wilson",
+]
 
 
-@dataclass(frozen=True)
-class Report:
-    """What :func:`evaluate` measured.
-
-    Attributes:
-        measured_on: Number of examples, and which split they are; of validation images it says that they are no test.
-        class_names: Names of the classes, or ``None`` for regression.
-        labels: The true labels, shape (N,).
-        predictions: Predicted labels, shape (N,); for regression the predicted numbers.
-        probabilities: Softmax of the logits, shape (N, classes); ``None`` for regression.
-        accuracy: Share of correct predictions; ``None`` for regression.
-        interval: Wilson's 95% interval of the accuracy. It covers the choice of test images only: not the seeds, not
-            the choice of training images.
-        log_loss: Mean negative log-probability of the true class, in nats.
-        ece: Expected calibration error, 15 bins of equal width.
-        confusion: Counts, shape (classes, classes); rows are true, columns predicted.
-        mae: Mean absolute error (regression only).
-    """
-
-    measured_on: str
-    class_names: tuple | None
-    labels: np.ndarray = field(repr=False)
-    predictions: np.ndarray = field(repr=False)
-    probabilities: np.ndarray | None = field(repr=False, default=None)
-    accuracy: float | None = None
-    interval: tuple | None = None
-    log_loss: float | None = None
-    ece: float | None = None
-    confusion: np.ndarray | None = field(repr=False, default=None)
-    mae: float | None = None
-
-    @property
-    def per_class(self):
-        """List of dicts, one a class: ``name``, ``support``, ``precision``, ``recall``, ``f1``, ``recall_interval``."""
-        from sklearn.metrics import precision_recall_fscore_support
-
-        if self.class_names is None:
-            return []
-        scores = precision_recall_fscore_support(
-            self.labels, self.predictions, labels=range(len(self.class_names)), zero_division=0
-        )
-        return [
-            {
-                "name": name,
-                "support": int(support),
-                "precision": float(precision),
-                "recall": float(recall),
-                "f1": float(f1),
-                "recall_interval": wilson(round(recall * support), int(support)) if support else (0.0, 1.0),
-            }
-            for name, precision, recall, f1, support in zip(self.class_names, *scores)
-        ]
-
-    def most_confused(self, n=5):
-        """The ``n`` most frequent mistakes as ``(true, predicted, count)``, names and a number."""
-        off = self.confusion - np.diag(np.diag(self.confusion))
-        order = np.argsort(-off, axis=None, kind="stable")[:n]
-        pairs = [np.unravel_index(i, off.shape) for i in order]
-        return [(self.class_names[i], self.class_names[j], int(off[i, j])) for i, j in pairs if off[i, j]]
-
-    def __str__(self):
-        if self.accuracy is None:
-            return f"mean absolute error {self.mae:.4g} on {self.measured_on}"
-        low, high = self.interval
-        lines = [
-            f"accuracy {self.accuracy:.3f} on {self.measured_on}",
-            f"95% interval {low:.3f} to {high:.3f} (over test images)",
-            f"log-loss {self.log_loss:.3f}, expected calibration error {self.ece:.3f}",
-            "",
-            f"{'class':<16} {'images':>6} {'precision':>9} {'recall':>7} {'F1':>6}",
-        ]
-        for row in self.per_class:
-            lines.append(
-                f"{row['name']:<16} {row['support']:>6} {row['precision']:>9.3f} {row['recall']:>7.3f} "
-                f"{row['f1']:>6.3f}"
-            )
-        return "\n".join(lines)
-
-
-def evaluate(model, examples, *, class_names=None, batch_size=64):
+def evaluate(model, examples, *, class_names=None, batch_size=64, from_logits=True):
     """Measure a model on labelled images.
 
     Args:
@@ -94,66 +50,40 @@ def evaluate(model, examples, *, class_names=None, batch_size=64):
         examples: :class:`~tlutils.data.Examples`.
         class_names: Names of the classes, in the order of the logits; ``None`` numbers them.
         batch_size: Images a step.
+        from_logits: ``False`` for a classifier that ends in a softmax: its probabilities are then taken as they are.
 
     Returns:
         Report
 
     Raises:
-        ValueError: There is no example, a label has no logit, the names are not as many as the logits, or the model
-            gives NaN or infinity.
+        ValueError: There is no example, a label has no logit, the names are not as many as the logits, the model gives
+            NaN or infinity, or it gives probabilities where logits are expected, or the reverse.
     """
     if len(examples) == 0:
         raise ValueError("there are no examples to evaluate on")
     outputs = np.asarray(model.predict(examples.batches(batch_size), verbose=0), "float64")
+    if np.issubdtype(examples.labels.dtype, np.integer):
+        outputs = _logits(outputs, from_logits)
     return report(outputs, examples.labels, class_names=class_names, split=examples.split)
 
 
-_SPLITS = {
-    None: "images",
-    "train": "training images (no measure of what is new to the model)",
-    "val": "validation images (not a test: choices may have been made on them)",
-    "test": "test images",
-}
-
-
-def report(outputs, labels, *, class_names=None, split=None):
-    """The :class:`Report` of given logits (N, classes) with integer labels, or of numbers with float targets."""
-    labels = np.asarray(labels)
-    measured_on = f"{len(labels):,} {_SPLITS[split]}"
-    broken = int((~np.isfinite(outputs)).reshape(len(outputs), -1).any(axis=1).sum())
-    if broken:
+def _logits(outputs, from_logits):
+    """Outputs of a classifier as logits; a softmax over probabilities would squeeze them towards each other, unseen."""
+    probabilities = outputs.ndim == 2 and outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-3)
+    if from_logits:
+        if probabilities and outputs.shape[1] > 1 and not np.isin(outputs, (0, 1)).all():
+            raise ValueError(
+                "the model gives probabilities (each row sums to 1), not logits: it ends in a softmax; say "
+                "from_logits=False"
+            )
+        return outputs
+    if not probabilities and np.isfinite(outputs).all():
+        row = int(np.abs(outputs.reshape(len(outputs), -1).sum(axis=1) - 1).argmax())
         raise ValueError(
-            f"the model gives NaN or infinity for {broken:,} of {len(labels):,} images: training diverged; lower the "
-            "learning rate"
+            f"from_logits=False is for probabilities, and the outputs of image {row} run from {outputs[row].min():.4g} "
+            f"to {outputs[row].max():.4g} with sum {outputs[row].sum():.4g}"
         )
-    if not np.issubdtype(labels.dtype, np.integer):
-        predictions = outputs.reshape(labels.shape)
-        mae = float(np.abs(predictions - labels).mean())
-        return Report(measured_on, None, labels, predictions, mae=mae)
-    classes = outputs.shape[1]
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"labels run from {labels.min()} to {labels.max()}, but there are {classes} logits")
-    names = tuple(class_names) if class_names is not None else tuple(str(i) for i in range(classes))
-    if len(names) != classes:
-        raise ValueError(f"there are {len(names)} class names, but {classes} logits")
-    shifted = outputs - outputs.max(axis=1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    probabilities, predictions = np.exp(log_probabilities), outputs.argmax(axis=1)
-    correct = predictions == labels
-    confusion = np.zeros((classes, classes), int)
-    np.add.at(confusion, (labels, predictions), 1)
-    return Report(
-        measured_on,
-        names,
-        labels,
-        predictions,
-        probabilities,
-        accuracy=float(correct.mean()),
-        interval=wilson(int(correct.sum()), len(labels)),
-        log_loss=float(-log_probabilities[np.arange(len(labels)), labels].mean()),
-        ece=_calibration_error(probabilities.max(axis=1), correct),
-        confusion=confusion,
-    )
+    return np.log(np.maximum(outputs, np.finfo("float32").tiny))  # what rounds to 0 is no more certain than that
 
 
 TRANSFERABILITY_METHODS = ("knn", "leep", "hscore", "hscore-shrunk", "logme", "probe")
@@ -204,30 +134,6 @@ def transferability(backbone, task, method="logme", *, cache_dir=None, seed=0):
     return getattr(scores, method)(values, labels)
 
 
-def wilson(successes, n, confidence=CONFIDENCE):
-    """Wilson's score interval for a proportion (Wilson, 1927).
-
-    Args:
-        successes: Number of successes.
-        n: Number of trials, at least 1.
-        confidence: Coverage of the interval.
-
-    Returns:
-        ``(low, high)``
-    """
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def _calibration_error(confidence, correct, bins=15):
-    """Guo et al. (2017): mean gap between confidence and accuracy over bins of equal width, weighted by their size."""
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(index, confidence - correct, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))
-
-
 def _right(report, name):
     """Whether each image was right, for the function of this name."""
     if report.accuracy is None:
@@ -259,6 +165,7 @@ class Comparison:
         only_a: Images that only ``a`` got right.
         only_b: Images that only ``b`` got right.
         p_value: McNemar's exact test of equal accuracy.
+        images: What the images are: ``"test images"``, ``"validation images"`` …
     """
 
     difference: float
@@ -266,11 +173,12 @@ class Comparison:
     only_a: int
     only_b: int
     p_value: float
+    images: str = "test images"
 
     def __str__(self):
         low, high = self.interval
         return (
-            f"difference {self.difference:+.3f}, 95% interval {low:+.3f} to {high:+.3f} (over test images)\n"
+            f"difference {self.difference:+.3f}, 95% interval {low:+.3f} to {high:+.3f} (over {self.images})\n"
             f"{self.only_a} images only the first gets right, {self.only_b} only the second\n"
             f"McNemar's exact test p = {self.p_value:.3g}"
         )
@@ -304,7 +212,10 @@ def compare(a, b, *, samples=10_000, seed=0):
     if n in (only_a, only_b, n - only_a - only_b):
         low, high = _all_alike((only_a - only_b) / n, n, -1, 1)
     p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    return Comparison((only_a - only_b) / n, (float(low), float(high)), only_a, only_b, float(p))
+    images = {"train": "training images", "val": "validation images", "test": "test images"}.get(a.split or b.split)
+    return Comparison(
+        (only_a - only_b) / n, (float(low), float(high)), only_a, only_b, float(p), images or "the choice of images"
+    )
 
 
 @dataclass(frozen=True)

@@ -628,3 +628,221 @@ def matrices(panels, title="", limit=1.0):
         axis.spines[:].set_visible(False)
     fig.suptitle(title, fontsize=11)
     return fig
+
+
+# --- evaluation -------------------------------------------------------------------------------------------------------
+
+
+def reliability(reports, bins=15, binning="width"):
+    """Reliability diagrams: accuracy against confidence, bin by bin, with Wilson's 95% intervals; below, the images.
+
+    On the diagonal the model is right as often as it says; below it, it is too sure of itself.
+
+    Args:
+        reports: A :class:`~tlutils.evaluation.Report` of a classifier, or a dict of title → Report, one panel each.
+        bins: Number of bins.
+        binning: ``"width"`` or ``"mass"``, see :func:`tlutils.evaluation.calibration_error`.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    from tlutils.evaluation import calibration_error
+
+    panels = reports if isinstance(reports, dict) else {"": reports}
+    options = {"squeeze": False, "sharex": True, "sharey": "row", "gridspec_kw": {"height_ratios": [3, 1]}}
+    fig, axes = figure(2, len(panels), (3.6 * len(panels) + 0.6, 4.6), **options)
+    for i, (title, report) in enumerate(panels.items()):
+        upper, lower = axes[:, i]
+        rows = report.reliability(bins, binning)
+        x, y, images = (np.array([row[key] for row in rows]) for key in ("confidence", "accuracy", "images"))
+        low, high = np.array([row["interval"] for row in rows]).T
+        upper.plot([0, 1], [0, 1], color=COLOURS["gray"], linestyle=":", label="calibrated")
+        bars = [np.maximum(y - low, 0), np.maximum(high - y, 0)]
+        upper.errorbar(x, y, bars, fmt="o", color=COLOURS["blue"], capsize=3, label="measured")
+        upper.set(xlim=(0, 1.02), ylim=(0, 1.02), ylabel="accuracy", xlabel="", title=title)
+        error = calibration_error(report.confidence, report.correct, bins, binning)
+        upper.text(0.03, 0.95, f"ECE {error:.3f}", va="top", fontsize=10)
+        lower.bar(x, images, width=0.035, color=COLOURS["sky"])
+        lower.set(xlabel="confidence", ylabel="images")
+    axes[0][0].legend(loc="lower right", fontsize=9)
+    return fig
+
+
+def residuals(report, output_names=None):
+    """What a regression gets wrong, against what is true: one panel an output.
+
+    Args:
+        report: A :class:`~tlutils.evaluation.Report` of a regression.
+        output_names: One name an output, with its unit; ``None`` numbers them.
+
+    Returns:
+        matplotlib.figure.Figure: points above the line were guessed too high.
+    """
+    true, wrong = (np.asarray(part).reshape(len(report), -1) for part in (report.labels, report.residuals))
+    count = true.shape[1]
+    names = output_names or (["true value"] if count == 1 else [f"true value {i}" for i in range(count)])
+    if len(names) != count:
+        raise ValueError(f"there are {len(names)} names, but {count} outputs")
+    fig, axes = figure(1, count, (4.6 * count, 3.6), squeeze=False)
+    for i, (axis, name) in enumerate(zip(axes[0], names)):
+        axis.scatter(true[:, i], wrong[:, i], s=16, color=COLOURS["blue"], alpha=0.6, linewidths=0)
+        axis.axhline(0, color=COLOURS["black"], linewidth=1)
+        axis.set(xlabel=name, ylabel="predicted − true")
+    return fig
+
+
+_THRESHOLD_AXES = {
+    "roc": ("false positive rate", "true positive rate (recall)"),
+    "precision-recall": ("recall", "precision"),
+    "threshold": ("threshold of the probability", ""),
+}
+
+
+def threshold_curves(report, kind="roc", classes=None, threshold=None):
+    """What a threshold does, one class against all others.
+
+    Args:
+        report: A :class:`~tlutils.evaluation.Report` of a classifier.
+        kind: ``"roc"``, ``"precision-recall"``, or ``"threshold"``: precision and recall against the threshold, of a
+            single class.
+        classes: Names of up to six classes; ``None`` takes those with the smallest areas (``"threshold"``: one).
+        threshold: A probability to mark, or ``None``: what happens if everything above it is taken for the class.
+
+    Returns:
+        matplotlib.figure.Figure
+
+    Raises:
+        ValueError: ``kind`` is none of the three, there are no classes, more than six, or, for ``"threshold"``, more
+            than one.
+    """
+    if kind not in _THRESHOLD_AXES:
+        raise ValueError(f"kind must be one of {', '.join(map(repr, _THRESHOLD_AXES))}, not {kind!r}")
+    most, column = (1 if kind == "threshold" else 6), (0 if kind == "roc" else 1)
+    if classes is None:
+        areas = report.areas[:, column]
+        classes = [report.class_names[i] for i in np.argsort(areas)[:most] if np.isfinite(areas[i])]
+    if not 1 <= len(classes) <= most:
+        raise ValueError(f"a figure of kind {kind!r} shows 1 to {most} classes, not {len(classes)}")
+    fig, axis = figure(size=(5.2, 4.6))
+    xlabel, ylabel = _THRESHOLD_AXES[kind]
+    looks = zip(("blue", "orange", "green", "vermilion", "purple", "sky"), "osD^Pv")
+    for name, (colour, marker) in zip(classes, looks):
+        data = report.thresholds(name)
+        at = None if threshold is None else int((data["threshold"] >= threshold).sum()) - 1  # −1: nothing reaches it
+        if kind == "threshold":
+            for key, line, mark in (("precision", "blue", "o"), ("recall", "orange", "s")):
+                steps = np.append(data["threshold"], 0), np.append(data[key], data[key][-1])
+                axis.step(*steps, where="post", color=COLOURS[line], label=key)
+                if threshold is not None and at >= 0:
+                    axis.plot(threshold, data[key][at], mark, color=COLOURS[line], markersize=9)
+            axis.set_title(f"“{name}” against the rest")
+            continue
+        if kind == "roc":
+            x, y = np.append(0, data["false_positive_rate"]), np.append(0, data["recall"])
+        else:
+            x, y = data["recall"], data["precision"]
+        area = report.areas[report.class_names.index(name), column]
+        axis.plot(x, y, color=COLOURS[colour], label=f"{name}: area {area:.3f}")
+        if threshold is not None and at >= 0:
+            place = at + (kind == "roc")
+            axis.plot(x[place], y[place], marker, color=COLOURS[colour], markersize=9)
+    if kind == "roc":
+        axis.plot([0, 1], [0, 1], color=COLOURS["gray"], linestyle=":", label="guessing")
+    if kind == "threshold" and threshold is not None:
+        axis.axvline(threshold, color=COLOURS["gray"], linestyle=":")
+    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), xlabel=xlabel, ylabel=ylabel or "precision, recall")
+    mark = None if threshold is None else f"marked: threshold {threshold:g}"
+    axis.legend(loc="lower right" if kind == "roc" else "lower left", fontsize=9, title=mark)
+    return fig
+
+
+def gallery(rows, side=0.95):
+    """Rows of images, with words to the left of each row.
+
+    Args:
+        rows: ``(text, pictures, titles)``: pictures uint8, (N, height, width, 1 or 3), not as many in every row;
+            titles: one short text an image, or ``None``.
+        side: Size of one image in inches.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    columns = max(len(pictures) for _, pictures, _ in rows)
+    tall = side * (1.3 if any(titles is not None for *_, titles in rows) else 1.08)
+    fig, axes = figure(len(rows), columns + 1, (1.5 * side + columns * side * 1.05, len(rows) * tall), squeeze=False)
+    for line, (text, pictures, titles) in zip(axes, rows):
+        for axis in line:
+            axis.axis("off")
+        line[0].text(1, 0.5, text, ha="right", va="center", fontsize=9, transform=line[0].transAxes)
+        for i, (axis, picture) in enumerate(zip(line[1:], pictures)):
+            axis.imshow(picture.squeeze() if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=255)
+            if titles is not None:
+                axis.set_title(str(titles[i]), fontsize=8, pad=2)
+    return fig
+
+
+def most_confused(report, examples, pairs=4, n=6):
+    """A gallery of the most frequent kinds of mistakes, the surest first, with the confidence above each image.
+
+    Args:
+        report: A :class:`~tlutils.evaluation.Report` of a classifier that makes mistakes.
+        examples: The :class:`~tlutils.data.Examples` it was made on; only the images shown are decoded.
+        pairs: How many kinds.
+        n: How many images of each kind at most.
+
+    Returns:
+        matplotlib.figure.Figure
+
+    Raises:
+        ValueError: There is no mistake to show.
+    """
+    from tlutils import explain
+
+    rows = []
+    for kind in explain.most_confused(report, pairs, n):
+        titles = [f"{report.confidence[i]:.0%}" for i in kind.positions]
+        text = f"{kind.true}, taken\nfor {kind.predicted}\n({kind.count} of {len(report)})"
+        rows.append((text, examples.subset(kind.positions).images(), titles))
+    if not rows:
+        raise ValueError(f"all {len(report)} images were predicted right: there is no mistake to show")
+    return gallery(rows)
+
+
+def heatmaps(pictures, maps, titles=None, columns=6, side=1.3, together=False):
+    """Each image, and below it the same image in gray with its heat map on it.
+
+    Orange is evidence for, blue (of maps that have negative values, as of occlusion) evidence against; the stronger,
+    the less the image shines through.
+
+    Args:
+        pictures: uint8, shape (N, height, width, 1 or 3).
+        maps: Shape (N, height, width), as of :func:`tlutils.explain.grad_cam` or :func:`tlutils.explain.occlusion`.
+        titles: One short text an image, or ``None``.
+        columns: Images a row.
+        side: Size of one image in inches.
+        together: One scale for all maps, so that they can be compared; else each goes up to its own largest value.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    from matplotlib.colors import to_rgb
+
+    maps = np.asarray(maps, float)
+    if len(maps) != len(pictures):
+        raise ValueError(f"there are {len(pictures)} images, but {len(maps)} maps")
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    height = side * (2.32 if titles is not None else 2.12)
+    fig, axes = figure(2 * rows, columns, (columns * side * 1.05, rows * height), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for i, (picture, heat) in enumerate(zip(pictures, maps)):
+        upper, lower = axes[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]
+        upper.imshow(picture.squeeze() if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=255)
+        lower.imshow(picture.mean(axis=-1), cmap="gray", vmin=0, vmax=255)  # on gray, orange is seen everywhere
+        largest = np.abs(maps if together else heat).max() or 1.0
+        colour = np.where(heat[..., None] < 0, to_rgb(COLOURS["blue"]), to_rgb(COLOURS["orange"]))
+        lower.imshow(np.concatenate([colour, 0.8 * np.abs(heat[..., None]) / largest], axis=-1))
+        if titles is not None:
+            upper.set_title(str(titles[i]), fontsize=9, pad=2)
+    return fig
