@@ -220,6 +220,67 @@ def test_progress_on_a_terminal_is_one_live_line_and_a_line_for_each_that_is_don
     assert terminal[-1] == "01_a: ok, 7/7 cells, 4.0 s, 512 MB\n"
 
 
+# --- diagnose ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path, tensorflow):
+    """A function that saves a small classifier of two classes with a given last activation, and returns its path."""
+    import keras
+
+    def save(activation):
+        pool = keras.layers.GlobalAveragePooling2D()
+        inputs = [keras.Input((16, 16, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(2, 3), pool]
+        model = keras.Sequential([*inputs, keras.layers.Dense(2, activation=activation)])
+        model.compile("adam", "sparse_categorical_crossentropy")
+        model.save(tmp_path / "my model.keras")
+        return tmp_path / "my model.keras"
+
+    return save
+
+
+def test_diagnose_is_content_with_a_right_model_and_changes_nothing(saved, folder, capsys):
+    folder.fill("cats", 3).fill("dogs", 4)
+    path = saved("softmax")
+    before = {file: file.read_bytes() for file in (path, *folder.path.rglob("*.png"))}
+    assert cli.main(["diagnose", str(path), str(folder.path)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("nothing found.") and printed.err == ""
+    assert "7 images of the training data" in printed.out
+    assert {file: file.read_bytes() for file in before} == before
+
+
+@pytest.mark.parametrize("with_images", [True, False])
+def test_diagnose_ends_with_4_where_it_finds_an_error(saved, folder, capsys, with_images):
+    folder.fill("cats", 3).fill("dogs", 4)
+    assert cli.main(["diagnose", str(saved(None)), *([str(folder.path)] if with_images else [])]) == cli.FOUND == 4
+    printed = capsys.readouterr()
+    assert "error    the model gives logits" in printed.out and printed.err == ""
+
+
+def test_diagnose_says_what_it_cannot_read(saved, folder, tmp_path, capsys):
+    model = saved("softmax")
+    (tmp_path / "no model.keras").write_bytes(b"something else")
+    (folder.path / "lonely.png").write_bytes(b"")
+    for arguments, code, words in (
+        ([str(tmp_path / "missing.keras")], 2, "there is no model at"),
+        ([str(model), str(tmp_path / "missing")], 2, "there is no folder of images at"),
+        ([str(model), str(model)], 2, "there is no folder of images at"),
+        ([str(tmp_path / "no model.keras")], 1, "cannot load"),
+        ([str(model), str(folder.path)], 1, "holds images but no sub-folders"),
+        ([], 2, "MODEL"),
+    ):
+        assert cli.main(["diagnose", *arguments]) == code
+        printed = capsys.readouterr()
+        assert words in printed.err and printed.err.startswith("tlutils: ") and printed.err.count("\n") == 1
+        assert printed.out == ""
+
+
+def test_diagnose_from_a_terminal_is_quiet_on_stderr(saved):
+    found = command("diagnose", str(saved("softmax")))
+    assert (found.returncode, found.stderr) == (0, "") and found.stdout.startswith("nothing found.")
+
+
 # --- lists and doctor -------------------------------------------------------------------------------------------------
 
 

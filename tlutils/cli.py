@@ -1,6 +1,6 @@
-"""The ``tlutils`` command: run the notebooks, list backbones and data sets, check an installation.
+"""The ``tlutils`` command: run the notebooks, diagnose a model, list backbones and data sets, check an installation.
 
-Nothing here imports TensorFlow, so that ``tlutils --help`` answers at once.
+Nothing here imports TensorFlow before a command needs it, so that ``tlutils --help`` answers at once.
 """
 
 import argparse
@@ -12,11 +12,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import tlutils
 
-OK, FAILED, USAGE, NO_GPU, INTERRUPTED = 0, 1, 2, 3, 130
+OK, FAILED, USAGE, NO_GPU, FOUND, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 _GPU_CHECK = """
 import sys
@@ -51,8 +52,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv=None):
     """Run the command; return its exit code.
 
-    Codes: 0 all went well, 1 something failed, 2 the command was wrong, 3 a GPU was required and there is none, 130
-    interrupted.
+    Codes: 0 all went well, 1 something failed, 2 the command was wrong, 3 a GPU was required and there is none, 4
+    ``diagnose`` found an error in the model or its data, 130 interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -94,6 +95,18 @@ def _parser():
     run.add_argument(
         "--timeout", type=_at_least(1), metavar="SECONDS", help="limit for one cell (default: 300 quick, 1800 full)"
     )
+
+    diagnose = commands.add_parser(
+        "diagnose",
+        help="find the traps in a saved model and its images",
+        description="Look for the traps of transfer learning in a saved Keras model, the way it is compiled, and a "
+        "folder of images with a sub-folder a class, or with train/ and val/. Nothing is changed. Exit codes: 0 no "
+        "error was found (warnings and notes do not count), 4 an error was found, 1 the model or the folder could not "
+        "be read, 2 the command was wrong.",
+    )
+    diagnose.set_defaults(command=_diagnose)
+    diagnose.add_argument("model", metavar="MODEL", help="a .keras or .h5 file")
+    diagnose.add_argument("folder", nargs="?", metavar="FOLDER", help="the images; none looks at the model alone")
 
     backbones = commands.add_parser("backbones", help="list the pretrained models")
     backbones.set_defaults(command=_backbones)
@@ -219,6 +232,38 @@ def _python(code, **options):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, "-X", "utf8", "-c", code]
     return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env=environment, **options)
+
+
+# --- diagnose ---------------------------------------------------------------------------------------------------------
+
+
+def _diagnose(arguments):
+    path = Path(arguments.model).expanduser()
+    folder = arguments.folder and Path(arguments.folder).expanduser()
+    if not path.exists():
+        raise CommandError(f"there is no model at {path}: give a file that model.save wrote (.keras or .h5)", USAGE)
+    if folder and not folder.is_dir():
+        raise CommandError(f"there is no folder of images at {folder}", USAGE)
+    diagnose, data = _import("diagnose"), _import("data")
+    try:
+        _import("runtime").require_tensorflow()
+    except ImportError as error:
+        raise CommandError(str(error)) from None
+    import keras
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as that an optimizer was saved before its first step
+            model = keras.models.load_model(path)
+    except Exception as error:  # Keras raises what a file makes it raise
+        hint = "a model with layers of your own is diagnosed in Python, where they are known: tlutils.diagnose"
+        raise CommandError(f"cannot load {path}: {_last_line(str(error))[:200]} ({hint})") from None
+    try:
+        found = diagnose.diagnose(model, folder)
+    except data.DataError as error:
+        raise CommandError(str(error)) from None
+    print(found)
+    return FOUND if found.errors else OK
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------

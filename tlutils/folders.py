@@ -46,6 +46,17 @@ def read_folder(folder, channels, groups, leave_out, log):
     return class_names, roots, rows
 
 
+def layout(folder, log):
+    """{side: {class name: its image files}} of a folder, as it lies on disk: nothing is checked, a class may be empty.
+
+    Raises:
+        DataError: There is no such folder, or it is not laid out as a data set.
+    """
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}: check the path")
+    return {side: _class_files(root) for side, root in _roots(folder, log).items()}
+
+
 def _roots(folder, log):
     """The folder of each split, {"train": path, …}; only "train" where the classes lie directly in ``folder``."""
     children = _sub_folders(folder)
