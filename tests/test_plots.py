@@ -443,3 +443,17 @@ def test_heat_maps_lie_on_their_images(together):
     assert not axes[2, 1].images
     with pytest.raises(ValueError, match="3 images, but 2 maps"):
         plots.heatmaps(pictures, maps[:2])
+
+
+def test_severities_mark_where_accuracy_and_confidence_stand():
+    curves = {"blur": [(0.9, 0.8), (0.7, 0.75), (0.4, 0.7)], "noise": [(0.9, 0.8), (0.5, 0.9), (0.1, 0.95)]}
+    pictures = {kind: np.full((4, 4, channels), 90, "uint8") for kind, channels in (("blur", 1), ("noise", 3))}
+    figure = plots.severities(pictures, curves, 1, "severity 1")
+    assert [axis.get_title() for axis in figure.axes[::2]] == list(curves)
+    for axis, (kind, pairs) in zip(figure.axes[1::2], curves.items()):
+        drawn = {line.get_label(): line for line in axis.lines}
+        assert list(drawn["accuracy"].get_ydata()) == [accuracy for accuracy, _ in pairs]
+        assert list(drawn["mean confidence"].get_ydata()) == [confidence for _, confidence in pairs]
+        marks = {float(line.get_ydata()[0]) for line in axis.lines if len(line.get_xdata()) == 1}
+        assert marks == set(pairs[1]), kind
+        assert {int(line.get_xdata()[0]) for line in axis.lines if len(line.get_xdata()) == 1} == {1}

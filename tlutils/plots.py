@@ -846,3 +846,36 @@ def heatmaps(pictures, maps, titles=None, columns=6, side=1.3, together=False):
         if titles is not None:
             upper.set_title(str(titles[i]), fontsize=9, pad=2)
     return fig
+
+
+def severities(pictures, curves, severity, title=""):
+    """What a shift of the images does as it grows: for each kind an image, and accuracy beside mean confidence.
+
+    Where the dashed line lies above the solid one, the model is surer than it is right.
+
+    Args:
+        pictures: Dict of kind → image at this severity, uint8, shape (height, width, 1 or 3).
+        curves: Dict of kind → list of ``(accuracy, confidence)``, for each severity from 0 (the images as they are).
+        severity: The severity that is shown, 0 to the largest; it is marked in the curves.
+        title: Title; give all frames of a slider titles of one line.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    options = {"squeeze": False, "gridspec_kw": {"width_ratios": [1, 2.6]}}
+    fig, axes = figure(len(pictures), 2, (5.2, 1.3 * len(pictures) + 0.9), sharex="col", **options)
+    for (left, right), (kind, picture) in zip(axes, pictures.items()):
+        left.imshow(picture.squeeze() if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=255)
+        left.axis("off")
+        left.set_title(kind, fontsize=11)
+        steps = range(len(curves[kind]))
+        accuracy, confidence = zip(*curves[kind])
+        right.plot(steps, confidence, color=COLOURS["orange"], linestyle="--", label="mean confidence")
+        right.plot(steps, accuracy, color=COLOURS["blue"], label="accuracy")
+        right.plot(severity, confidence[severity], "s", color=COLOURS["orange"], markersize=8)
+        right.plot(severity, accuracy[severity], "o", color=COLOURS["blue"], markersize=8)
+        right.set(ylim=(-0.04, 1.06), yticks=(0, 0.5, 1), xticks=steps)
+    axes[-1][1].set_xlabel("severity")
+    fig.suptitle(title, fontsize=11)
+    fig.legend(*axes[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return fig
