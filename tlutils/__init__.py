@@ -19,6 +19,7 @@ _MODULES = (
     "letters",
     "models",
     "plots",
+    "reference",
     "results",
     "runner",
     "runtime",
