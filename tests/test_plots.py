@@ -466,6 +466,11 @@ def test_settled_puts_every_last_value_above_its_setting():
     dots = [line.get_xydata().tolist() for line in axis.lines if line.get_marker() == "."]
     assert dots == [[[0.5, 1e-3], [0.5, 1e-3]], [[2.0, 0.1], [2.0, 0.4]]]
     assert set(axis.lines[-1].get_xdata()) == {1.0} and axis.texts[0].get_text() == "bound"
+    assert [(label.get_position()[0], label.get_text()) for label in axis.get_xticklabels()] == [
+        (0.5, "0.5"),
+        (1, "1"),
+        (2, "2"),
+    ]
 
 
 def test_loss_surfaces_share_colours_and_do_not_jump_between_radii():

@@ -872,7 +872,7 @@ def settled(x, values, xlabel, ylabel, marks):
     One dot a setting: it has settled. Two: it jumps between two values. A cloud: it never repeats.
 
     Args:
-        x: Settings, on a logarithmic scale.
+        x: Settings, on a logarithmic scale; those of 0.3, 0.5, 1, 2, 3, 5 and 10 that lie between are labelled.
         values: One array a setting, on a logarithmic scale.
         xlabel: What the setting is.
         ylabel: What the value is.
@@ -886,6 +886,8 @@ def settled(x, values, xlabel, ylabel, marks):
         axis.plot(np.full(len(last), place), last, ".", color=COLOURS["blue"], markersize=2.5, alpha=0.6)
     axis.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
     axis.minorticks_off()
+    ticks = [tick for tick in (0.3, 0.5, 1, 2, 3, 5, 10) if min(x) <= tick <= max(x)]
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     for text, place in marks.items():
         axis.axvline(place, color=COLOURS["vermilion"], linestyle="--", linewidth=1.2)
         axis.annotate(text, (place, 1), (-3, -2), ("data", "axes fraction"), "offset points", ha="right", va="top")
@@ -899,7 +901,8 @@ def loss_surfaces(panels, radius, levels, title=""):
         panels: Dict of title → ``(x, y, loss)``: coordinates along the two directions and the loss there, each of shape
             (rows, columns); any grid whose neighbours are neighbours, polar for one.
         radius: How far from the point the slices are shown.
-        levels: Boundaries between the colours, ascending, for a logarithmic scale.
+        levels: Boundaries between the colours, ascending, for a logarithmic scale; what lies outside takes the first or
+            the last colour.
         title: Title of the whole, of one line.
 
     Returns:
