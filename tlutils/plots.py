@@ -968,8 +968,9 @@ def penalty_balls(loss, optimum, panels, limits, title=""):
     Args:
         loss: Function of points, shape (..., 2), that gives the loss, shape (...).
         optimum: Where the loss is smallest, shape (2,).
-        panels: Dict of title → ``(power, centre, path)``: 1 for a ball of Σ |w|, 2 for one of Σ w², around the centre,
-            shape (2,), and the minima of loss plus penalty for growing strengths, shape (n, 2); the last is marked.
+        panels: Dict of title → ``(power, centre, path)``: 1 for a ball of ``Σ |w|``, 2 for one of ``Σ w²``, around the
+            centre, shape (2,), and the minima of loss plus penalty for growing strengths, shape (n, 2); the last is
+            marked.
         limits: ``(xlim, ylim)``.
         title: Title of the whole, of one line.
 
