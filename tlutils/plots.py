@@ -945,8 +945,8 @@ def penalty_path(strengths, coefficients, scores, at, title=""):
         matplotlib.figure.Figure: at the marked strength a dot on each coefficient, hollow where it is exactly zero.
     """
     coefficients = np.asarray(coefficients, float)
-    fig, (above, below) = figure(2, 1, (5.4, 4.8), sharex=True, height_ratios=(3, 2))
-    above.plot(strengths, coefficients.T, color=COLOURS["blue"], linewidth=0.9, alpha=0.55)
+    fig, (above, below) = figure(2, 1, (4.8, 4.2), sharex=True, height_ratios=(3, 2))
+    above.plot(strengths, coefficients.T, color=COLOURS["sky"], linewidth=1)
     marked = coefficients[:, at]
     for values, colour in ((marked[marked != 0], COLOURS["vermilion"]), (marked[marked == 0], "white")):
         style = {"markerfacecolor": colour, "markeredgecolor": COLOURS["vermilion"], "zorder": 3}
@@ -958,6 +958,7 @@ def penalty_path(strengths, coefficients, scores, at, title=""):
         axis.axvline(strengths[at], color=COLOURS["gray"], linestyle=":", linewidth=1)
     above.set(ylabel="coefficient", title=title)
     below.set(xscale="log", xlabel="strength of the penalty, λ", ylabel="accuracy")
+    below.minorticks_off()
     below.legend(loc="lower center", fontsize=9.5)
     return fig
 
@@ -985,7 +986,7 @@ def penalty_balls(loss, optimum, panels, limits, title=""):
         held, away = path[-1], path[-1] - centre
         axis.axhline(0, color=COLOURS["gray"], linewidth=0.8)
         axis.axvline(0, color=COLOURS["gray"], linewidth=0.8)
-        axis.contour(x, y, height, height.max() * 0.45 ** np.arange(7)[::-1], colors=COLOURS["gray"], linewidths=0.7)
+        axis.contour(x, y, height, height.max() * 0.35 ** np.arange(5)[::-1], colors=COLOURS["gray"], linewidths=0.7)
         touching = loss(held) - loss(np.asarray(optimum, float))
         if touching > 0:
             axis.contour(x, y, height, [touching], colors=COLOURS["blue"], linewidths=1.6)
@@ -1026,7 +1027,7 @@ def scatter_of_fits(points, target, limits, strengths, series, at, labels, ylabe
         matplotlib.figure.Figure: on the left one dot a fit, their mean, and the target; on the right the errors.
     """
     points = np.asarray(points, float)
-    fig, (left, right) = figure(1, 2, (7.2, 3.6), width_ratios=(1, 1.15))
+    fig, (left, right) = figure(1, 2, (6.4, 3.2), width_ratios=(1, 1.15))
     left.plot(*points.T, "o", color=COLOURS["sky"], markersize=5, alpha=0.8)
     left.plot([points[:, 0].mean(), target[0]], [points[:, 1].mean(), target[1]], color=COLOURS["black"], linewidth=1)
     left.plot(*points.mean(axis=0), "D", color=COLOURS["vermilion"], markersize=9, markeredgecolor="white")
@@ -1038,6 +1039,7 @@ def scatter_of_fits(points, target, limits, strengths, series, at, labels, ylabe
         right.plot(strengths[at], values[at], "o", color=COLOURS[colour], markersize=7)
     right.axvline(strengths[at], color=COLOURS["gray"], linestyle=":", linewidth=1)
     right.set(xscale="log", xlabel="strength of the penalty, λ", ylabel=ylabel, ylim=(0, None))
+    right.minorticks_off()
     right.legend(fontsize=9.5)
     fig.suptitle(title, fontsize=12)
     return fig
