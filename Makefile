@@ -10,7 +10,7 @@ NBVAL  := --nbval --nbval-current-env --nbval-cell-timeout=300 --nbval-sanitize-
 .PHONY: book test test-slow test-all notebooks experiments html serve full zoo zoo-sources benchmarks lint clean
 
 book: $(READY)  ## run every chapter on this machine and render the book into _build/html
-	$(BIN)/tlutils run --out _build/notebooks
+	$(BIN)/tlutils run --jobs 2 --out _build/notebooks
 	$(BIN)/python scripts/build_book.py --notebooks _build/notebooks
 
 test: $(READY) lint  ## everything that must hold before a change lands

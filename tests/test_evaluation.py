@@ -1121,3 +1121,69 @@ def test_the_interval_over_seeds_is_that_of_the_t_test():
     assert evaluation.over_seeds([2.0, 2.0, 2.0]) == (2, 2, 2)
     with pytest.raises(ValueError, match="at least 2 numbers"):
         evaluation.over_seeds([1.0])
+
+
+def differences(seed):
+    """A small difference of two made-up methods, over five seeds and eighty images."""
+    rng = np.random.default_rng(seed)
+    one, other = (simulate(rng, 5, 80, 0.3, 1.0, level) for level in (0.2, 0.0))
+    return one.astype(float) - other
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_p_value_is_the_confidence_at_which_the_interval_ends_at_zero(seed):
+    gain = differences(seed)
+    p = evaluation.repeated(range(5), gain).p_value
+    assert 0 < p < 1
+    ends = evaluation.repeated(range(5), gain, confidence=1 - p).interval
+    assert min(np.abs(ends)) == pytest.approx(0, abs=1e-9)
+
+
+def test_where_only_seeds_differ_the_p_value_is_that_of_the_t_test():
+    from scipy.stats import ttest_1samp
+
+    by_seed = np.array([0.1, 0.3, -0.1, 0.2, 0.2])
+    found = evaluation.repeated(range(5), np.repeat(by_seed[:, None], 40, axis=1))
+    assert found.p_value == pytest.approx(ttest_1samp(by_seed, 0).pvalue)
+
+
+def test_a_p_value_is_rarely_small_where_nothing_differs():
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(1000):
+        one, other = (simulate(rng, 5, 100, 0.4, 1.0) for _ in range(2))
+        found.append(evaluation.repeated(range(5), one.astype(float) - other).p_value)
+    assert 0.03 < np.mean(np.array(found) < 0.05) < 0.07
+    assert np.mean(np.array(found) < 0.5) > 0.4  # and they are not all large
+
+
+def test_the_p_value_of_a_difference_without_any_variance():
+    nothing = evaluation.repeated(range(3), np.zeros((3, 20)))
+    everything = evaluation.repeated(range(3), np.ones((3, 20)))
+    assert nothing.p_value == 1
+    assert everything.p_value == pytest.approx(binomtest(20, 20).pvalue)  # the sign test
+    ends = evaluation.repeated(range(3), np.ones((3, 20)), confidence=1 - everything.p_value).interval
+    assert ends == (pytest.approx(0), 1)
+    assert evaluation.repeated(range(3), np.ones((3, 20), bool)).p_value is None  # no difference, nothing to test
+    a, b = (evaluation.repeated(range(3), np.full((3, 20), value)) for value in (True, False))
+    assert (a - b).p_value == everything.p_value
+
+
+def test_holms_adjusted_p_values_are_those_of_testing_every_set_of_hypotheses():
+    """The closed procedure behind it: the largest, over all sets that hold it, of Bonferroni's p-value of the set."""
+    from itertools import combinations
+
+    p = np.random.default_rng(0).random(6) ** 3
+    p[4] = p[1]
+    sets = [list(s) for size in range(1, 7) for s in combinations(range(6), size)]
+    closed = [max(min(1, len(s) * p[s].min()) for s in sets if i in s) for i in range(6)]
+    assert evaluation.holm(p) == pytest.approx(closed)
+    assert (evaluation.holm(p) <= np.minimum(6 * p, 1) + 1e-12).all()
+    assert evaluation.holm([0.02]) == pytest.approx([0.02])
+    assert evaluation.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@pytest.mark.parametrize("wrong", [[0.5, 1.2], [-0.1], [np.nan], [[0.1, 0.2]], 0.3])
+def test_what_is_no_row_of_p_values_is_refused(wrong):
+    with pytest.raises(ValueError, match="a row of numbers from 0 to 1"):
+        evaluation.holm(wrong)

@@ -242,6 +242,35 @@ def test_no_rate_of_the_transfer_matrix_lies_at_the_edge_of_what_was_tried():
         assert min(scores) < best < max(scores)
 
 
+# --- chapter 09 -------------------------------------------------------------------------------------------------------
+
+
+def test_the_regularizations_are_complete_and_choose_among_what_was_developed():
+    module = load(ROOT / "experiments" / "regularization.py")
+    result = stored(module)
+    rows, developed = result["rows"], results.load(module.DEVELOPED)["metrics"]
+    assert len(module.METHODS) - 1 >= 8 and set(module.BUDGETS) == {5, 20, 50}
+    measured = {(row["method"], row["labels_per_class"], row["seed"]) for row in rows}
+    wanted = {(m, k, s) for m in module.METHODS for k in module.BUDGETS for s in module.SEEDS}
+    assert measured == wanted and len(rows) == len(wanted)
+    # The rule of the script, once more from the tables that it was read from.
+    assert max(module.RATES, key=lambda r: developed["tried"]["rate"][str(r)]["mean"]) == module.RATE
+    assert min(module.RATES) < module.RATE < max(module.RATES)
+    for method, strengths in module.STRENGTHS.items():
+        means = {float(s): score["mean"] for s, score in developed["tried"][method].items()}
+        middle = max(s for s, mean in means.items() if mean > max(means.values()) - 0.01)
+        assert strengths == pytest.approx((10 * middle, middle, middle / 10))
+    for row in rows:
+        if row["chosen"] is None:
+            assert row["method"] in module.FIXED
+            continue
+        best = max(row["fold_scores"])
+        first = next(c for c, score in zip(row["candidates"], row["fold_scores"]) if score == best)
+        assert row["chosen"] == pytest.approx(first)
+        if row["method"] in module.STRENGTHS:
+            assert row["candidates"] == list(module.STRENGTHS[row["method"]])
+
+
 # --- the tests themselves can fail ------------------------------------------------------------------------------------
 
 

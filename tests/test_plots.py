@@ -322,6 +322,165 @@ def test_guesses_put_each_candidate_at_its_score_and_outcome():
     assert (first.get_xlabel(), second.get_ylabel()) == ("LogME", "b")
 
 
+def test_a_tangent_touches_its_curve_with_its_slope():
+    x = np.linspace(-1, 1, 21)
+    figure = plots.tangents(x, {"square": (x**2, 2 * x), "line": (x, np.ones(21))}, 15, "x", ["y", "slope"], "at 0.5")
+    above, below = figure.axes
+    tangent = next(line for line in above.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "-")
+    (x0, x1), (y0, y1) = tangent.get_data()
+    assert (y1 - y0) / (x1 - x0) == pytest.approx(2 * x[15])
+    assert ((x0 + x1) / 2, (y0 + y1) / 2) == pytest.approx((x[15], x[15] ** 2))
+    points = [(line.get_xdata().item(), line.get_ydata().item()) for line in below.lines if line.get_marker() == "o"]
+    assert points == [(x[15], 2 * x[15]), (x[15], 1)]
+    again = plots.tangents(x, {"square": (x**2, 2 * x), "line": (x, np.ones(21))}, 3, "x", ["y", "slope"])
+    assert [a.get_ylim() for a in again.axes] == [a.get_ylim() for a in figure.axes]  # the frames can be compared
+
+
+def test_pushes_are_the_target_minus_the_probabilities():
+    figure = plots.pushes(["a", "b", "c"], [0.2, 0.5, 0.3], [0, 1, 0], "step")
+    left, right = figure.axes
+    assert [bar.get_height() for bar in left.patches] == [0.2, 0.5, 0.3, 0, 1, 0]
+    assert [bar.get_height() for bar in right.patches] == pytest.approx([-0.2, 0.5, -0.3])
+    up, down = to_hex(right.patches[1].get_facecolor()), to_hex(right.patches[0].get_facecolor())
+    assert up != down and down == to_hex(right.patches[2].get_facecolor())
+    assert figure.get_suptitle() == "step"
+
+
+def test_fits_are_straight_lines_through_the_points():
+    points = np.array([[0, 1], [2, 5], [4, 30]])
+    (axis,) = plots.fits(points, {"MSE": (2, 1), "MAE": (1, 0)}, "x", "y", moved=2, limits=(0, 40), title="t").axes
+    first, last = axis.lines[-2:]
+    assert (first.get_xdata().tolist(), first.get_ydata().tolist()) == ([0, 4], [1, 9])
+    assert (last.get_ydata().tolist(), axis.get_ylim()) == ([0, 4], (0, 40))
+    (mark,) = (line for line in axis.lines if line.get_marker() == "X")
+    assert (mark.get_xdata().item(), mark.get_ydata().item()) == (4, 30)
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["MSE", "MAE"]
+
+
+def test_intervals_of_a_slider_share_their_axis():
+    rows = [("one", 0.5, 0.4, 0.7), ("two", 0.6, 0.5, 0.8)]
+    (axis,) = plots.intervals(rows, "accuracy", xlim=(-1, 2), title="20 labels").axes
+    assert axis.get_xlim() == (-1, 2) and axis.get_title() == "20 labels"
+
+
+def test_a_penalty_path_marks_exact_zeros_by_hollow_dots():
+    strengths = np.array([0.1, 1.0, 10.0])
+    coefficients = np.array([[3.0, 2.0, 0.0], [-1.0, 0.0, 0.0], [0.5, 1e-9, 0.0]])
+    above, below = plots.penalty_path(strengths, coefficients, {"test": [0.5, 0.8, 0.1]}, 1, "λ = 1").axes
+    curves = [line for line in above.lines if len(line.get_xdata()) == 3]
+    np.testing.assert_array_equal([line.get_ydata() for line in curves], coefficients)
+    dots = {line.get_markerfacecolor(): line for line in above.lines if line.get_marker() == "o"}
+    assert sorted(dots["white"].get_ydata()) == [0.0]
+    assert sorted(dots[plots.COLOURS["vermilion"]].get_ydata()) == [1e-9, 2.0]
+    for line in dots.values():
+        assert set(line.get_xdata()) == {1.0}
+    assert [line.get_ydata() for line in below.lines if line.get_marker() == "o"] == [[0.8]]
+
+
+def test_the_ball_of_a_penalty_touches_the_minimum_that_it_holds():
+    optimum, start = np.array([2.0, 1.0]), np.array([0.0, 2.0])
+    panels = {
+        "L1": (1, np.zeros(2), [optimum, [1.0, 0.0]]),
+        "L2": (2, np.zeros(2), [optimum, [0.8, 0.6]]),
+        "L2-SP": (2, start, [optimum, [0.3, 2.4]]),
+    }
+    figure = plots.penalty_balls(lambda w: ((w - optimum) ** 2).sum(axis=-1), optimum, panels, ((-1, 3), (-1, 3)))
+    for axis, (power, centre, path) in zip(figure.axes, panels.values(), strict=True):
+        corners = axis.patches[0].get_xy()
+        sizes = (np.abs(corners - centre) ** power).sum(axis=1)
+        np.testing.assert_allclose(sizes, (np.abs(path[-1] - centre) ** power).sum())
+        dots = {line.get_marker(): line.get_xydata()[0].tolist() for line in axis.lines}
+        assert dots["o"] == path[-1] and dots["x"] == optimum.tolist()
+        assert dots.get("D") == (start.tolist() if axis.get_title() == "L2-SP" else None)
+
+
+def test_a_scatter_of_fits_shows_every_fit_their_mean_and_what_they_should_say():
+    points = np.random.default_rng(0).random((7, 2))
+    labels, errors = ("score of 3", "score of 8"), {"variance": [3.0, 2.0, 1.0]}
+    figure = plots.scatter_of_fits(points, (1, 0), ((-1, 2), (-1, 2)), [0.1, 1, 10], errors, 2, labels, "error")
+    left, right = figure.axes
+    np.testing.assert_array_equal(left.lines[0].get_xydata(), points)
+    by_marker = {line.get_marker(): line.get_xydata() for line in left.lines}
+    np.testing.assert_allclose(by_marker["D"], [points.mean(axis=0)])
+    np.testing.assert_array_equal(by_marker["X"], [[1, 0]])
+    assert right.lines[1].get_xydata().tolist() == [[10, 1]]
+    assert (left.get_xlabel(), left.get_ylabel()) == labels
+
+
+def bowl(points):
+    return (np.array([4.0, 1.0]) * np.asarray(points) ** 2).sum(axis=-1)
+
+
+def test_steps_on_a_curve_lie_on_it_one_panel_a_run():
+    runs = {"slow": [1.0, 0.5, 0.25], "fast": [1.0, -2.0, 4.0], "third": [1.0]}
+    figure = plots.steps_on_a_curve(np.square, runs, (-3, 3), (0, 9), "w", "loss")
+    slow, fast, _, unused = figure.axes
+    assert (slow.get_title(), fast.get_title(), unused.axison) == ("slow", "fast", False)
+    curve, steps, first = fast.lines
+    assert curve.get_xdata()[[0, -1]].tolist() == [-3, 3]
+    assert steps.get_xydata().tolist() == [[1, 1], [-2, 4], [4, 16]]
+    assert first.get_xydata().tolist() == [[1, 1]]
+    assert fast.get_ylim() == (0, 9)
+
+
+def test_a_trajectory_is_drawn_until_it_leaves_the_map_and_its_loss_to_the_end():
+    path = [[1.0, 1.0], [0.5, 1.0], [3.0, 0.0], [0.0, 0.0]]
+    figure = plots.trajectory(bowl, path, ((-2, 2), (-2, 2)), (1e-3, 1e2), "rate", ("a", "b"))
+    plane, course = figure.axes
+    assert plane.lines[0].get_xydata().tolist() == path[:3]
+    assert course.lines[0].get_ydata().tolist() == [5, 2, 36, 0]
+    assert (plane.get_xlabel(), plane.get_ylabel(), course.get_ylim()) == ("a", "b", (1e-3, 1e2))
+    assert figure.get_suptitle() == "rate"
+    inside = plots.trajectory(bowl, path[:2], ((-2, 2), (-2, 2)), (1e-3, 1e2)).axes[0]
+    assert inside.lines[0].get_xydata().tolist() == path[:2]
+
+
+def test_logarithmic_lines_show_measurement_theory_bands_and_marks():
+    series = {"one": [1.0, 0.1, 0.01], "other": [1.0, 0.5, 0.25]}
+    bands = {"other": ([0.9, 0.4, 0.2], [1.1, 0.6, 0.3])}
+    figure = plots.log_lines([1, 2, 3], series, "step", "gap", {"one": [1, 0.2, 0.02]}, bands, {"here": 2})
+    (axis,) = figure.axes
+    assert axis.lines[0].get_ydata().tolist() == [1, 0.1, 0.01]
+    theory = [line for line in axis.lines if line.get_linestyle() == ":" and len(line.get_xdata())]
+    assert [line.get_ydata().tolist() for line in theory] == [[1, 0.2, 0.02]]
+    (band,) = axis.collections
+    assert band.get_paths()[0].get_extents().ymin == pytest.approx(0.2)
+    (mark,) = [line for line in axis.lines if line.get_linestyle() == "--"]
+    assert set(mark.get_xdata()) == {2} and [text.get_text() for text in axis.texts] == ["here"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["one", "other", "theory"]
+    assert (axis.get_xscale(), axis.get_yscale()) == ("linear", "log")
+    alone = plots.log_lines([1, 2], {"one": [1, 2]}, "x", "y", log_x=True).axes[0]
+    assert alone.get_legend() is None and alone.get_xscale() == "log"
+
+
+def test_settled_puts_every_last_value_above_its_setting():
+    (axis,) = plots.settled([0.5, 2.0], [[1e-3, 1e-3], [0.1, 0.4]], "rate", "loss", {"bound": 1.0}).axes
+    dots = [line.get_xydata().tolist() for line in axis.lines if line.get_marker() == "."]
+    assert dots == [[[0.5, 1e-3], [0.5, 1e-3]], [[2.0, 0.1], [2.0, 0.4]]]
+    assert set(axis.lines[-1].get_xdata()) == {1.0} and axis.texts[0].get_text() == "bound"
+    assert [(label.get_position()[0], label.get_text()) for label in axis.get_xticklabels()] == [
+        (0.5, "0.5"),
+        (1, "1"),
+        (2, "2"),
+    ]
+
+
+def test_loss_surfaces_share_colours_and_do_not_jump_between_radii():
+    x, y = np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9))
+    panels = {"deep": (x, y, 1e-9 + x**2 + y**2), "high": (x, y, 10 + x)}
+    levels = [0.01, 0.1, 1, 10]
+    places = []
+    for radius in (0.1, 1.0):
+        figure = plots.loss_surfaces(panels, radius, levels, title=f"up to {radius}")
+        figure.draw_without_rendering()
+        deep, high, bar = figure.axes
+        assert (deep.get_title(), high.get_title(), bar.get_ylabel()) == ("deep", "high", "loss")
+        assert deep.get_xlim() == deep.get_ylim() == (-radius, radius)
+        assert {shade.get_clim() for axis in (deep, high) for shade in axis.collections[:1]} == {(0.01, 10)}
+        places.append([axis.get_position().bounds for axis in (deep, high)])
+    np.testing.assert_allclose(places[0], places[1], atol=1e-3)
+
+
 # --- evaluation -------------------------------------------------------------------------------------------------------
 
 
@@ -341,7 +500,10 @@ def test_a_reliability_diagram_shows_every_bin_with_its_interval(binning):
     error = evaluation.calibration_error(found.confidence, found.correct, 8, binning)
     assert first.texts[0].get_text() == f"ECE {error:.3f}"
     assert first.lines[0].get_xydata().tolist() == [[0, 0], [1, 1]]
-    assert len(plots.reliability(found).axes) == 2
+    alone = plots.reliability(found, lowest=0.4, intervals=False).axes
+    assert len(alone) == 2 and alone[0].get_xlim()[0] == alone[0].get_ylim()[0] == 0.4
+    (dots,) = (line for line in alone[0].lines if line.get_label() == "measured")
+    assert dots.get_xydata().tolist() == [[row["confidence"], row["accuracy"]] for row in found.reliability(15)]
 
 
 def test_residuals_stand_above_what_is_true():

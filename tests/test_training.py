@@ -677,36 +677,139 @@ def test_without_decay_each_block_takes_the_same_step(model):
     assert step == pytest.approx(dict.fromkeys(("block1", "block2", "block3", "head"), 1e-2), rel=1e-2)
 
 
-def by_hand(model, task, blocks, epochs, rate, l2_sp):
-    """The same training in a plain loop, with the penalty in the loss, where autodiff finds its gradient."""
+def by_hand(model, task, blocks, epochs, rate, l2=0.0, l2_sp=0.0, weight_decay=0.0, label_smoothing=0.0):
+    """The same training in a plain loop: penalties in the loss, where autodiff finds their gradients; Keras' AdamW."""
     import keras
     import tensorflow as tf
 
     models.unfreeze(model, blocks)
     tuned = models.backbone_layer(model).trainable_weights
-    start = [np.array(weight) for weight in tuned]
+    start = [weight.numpy() for weight in tuned]
     variables = model.trainable_weights
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs))
-    entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    kernels = [variable for variable in variables if variable.shape.rank > 1]
+    assert len(kernels) == len(variables) / 2  # BatchNorm is frozen: the others are biases
+    schedule = keras.optimizers.schedules.CosineDecay(rate, epochs)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, epsilon=1e-7)
+    optimizer.exclude_from_weight_decay([variable for variable in variables if variable.shape.rank == 1])
+    targets = (1 - label_smoothing) * np.eye(3)[task.train.labels] + label_smoothing / 3
     for _ in range(epochs):  # all images in one batch
         with tf.GradientTape() as tape:
-            loss = entropy(task.train.labels, model(pixels(task.train), training=True))
+            logits = model(pixels(task.train), training=True)
+            loss = -tf.reduce_mean(tf.reduce_sum(targets.astype("float32") * tf.nn.log_softmax(logits), axis=1))
             loss += l2_sp / 2 * sum(tf.reduce_sum((w.value - w0) ** 2) for w, w0 in zip(tuned, start))
+            loss += l2 / 2 * sum(tf.reduce_sum(kernel.value**2) for kernel in kernels)
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         optimizer.apply_gradients(zip(gradients, variables))
     return model.get_weights()
 
 
-@pytest.mark.parametrize("l2_sp", [0.0, 3.0])
-def test_training_is_gradient_descent_with_a_pull_to_the_starting_weights(shared, l2_sp):
-    task, model = digits(), shared(dropout=0.0)
-    expected = by_hand(model, task, 2, 8, 3e-3, l2_sp)
-    other = by_hand(shared(dropout=0.0), task, 2, 8, 3e-3, 3.0 - l2_sp)
+PENALTIES = {
+    "none": {},
+    "l2": {"l2": 3.0},
+    "l2_sp": {"l2_sp": 3.0},
+    "weight_decay": {"weight_decay": 3.0},
+    "label_smoothing": {"label_smoothing": 0.3},
+    "all": {"l2": 0.3, "l2_sp": 1.0, "weight_decay": 2.0, "label_smoothing": 0.1},
+}
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_training_is_gradient_descent_with_penalties_in_the_loss_and_decay_past_adam(shared, penalty):
+    task, model, penalty = digits(), shared(dropout=0.0), PENALTIES[penalty]
+    expected = by_hand(model, task, 2, 8, 3e-3, **penalty)
+    other = by_hand(shared(dropout=0.0), task, 2, 8, 3e-3, **({} if penalty else {"l2": 3.0}))
     model = shared(dropout=0.0)
-    options = {"warmup": 0.0, "shuffle": False, "start": "as_is", "l2_sp": l2_sp}
-    training.fine_tune(model, task, 2, epochs=8, learning_rate=3e-3, **options)
+    options = {"warmup": 0.0, "shuffle": False, "start": "as_is", **penalty}
+    fit = training.fine_tune(model, task, 2, epochs=8, learning_rate=3e-3, **options)
     assert farthest(model.get_weights(), expected) < 1e-5
     assert farthest(other, expected) > 1e-3
+    assert set(fit.history) == {"loss", "accuracy"}
+
+
+@pytest.mark.parametrize(("penalty", "shrinks"), [("l2", False), ("weight_decay", True)])
+def test_decay_shrinks_a_kernel_by_its_own_size_and_l2_by_the_rate_alone(model, penalty, shrinks):
+    """Where the loss has no gradient, the first step of Adam is as long as its rate, whatever the weight and λ."""
+    for layer in models.all_layers(model):
+        if layer.name in ("block3", "bn3"):
+            layer.set_weights([np.zeros_like(weight) for weight in layer.get_weights()])  # every feature is zero
+    task = digits(6)
+    head = model.get_layer("output")
+    head.set_weights([head.get_weights()[0], np.zeros(3)])
+    conv = next(layer for layer in models.all_layers(model) if layer.name == "conv3")
+    conv.set_weights([np.where(np.arange(8) % 2, 0.5, -0.25) + 0 * conv.get_weights()[0], np.full(8, 0.7)])
+    before = conv.get_weights()
+    training.fine_tune(model, task, 1, 1, learning_rate=1e-2, warmup=0.0, start="as_is", **{penalty: 0.5})
+    kernel, bias = conv.get_weights()
+    assert np.array_equal(bias, before[1])
+    expected = before[0] * (1 - 1e-2 * 0.5) if shrinks else before[0] - 1e-2 * np.sign(before[0])
+    np.testing.assert_allclose(kernel, expected, rtol=1e-5)
+
+
+def test_each_block_down_decays_less(model):
+    before = parts(model)
+    options = {"warmup": 0.0, "start": "as_is", "block_decay": 0.25, "weight_decay": 50.0}
+    training.fine_tune(model, digits(), -1, epochs=1, learning_rate=1e-2, **options)
+    shrunk = parts(model)
+    for name, rate in {"head": 1e-2, "block3": 1e-2, "block2": 2.5e-3, "block1": 6.25e-4}.items():
+        # One step of decay, then one of Adam, as long as the rate.
+        steps = np.abs(shrunk[name][0] - before[name][0] * (1 - 50 * rate))
+        assert steps.max() <= rate * 1.01 and np.median(steps) > rate * 0.9
+
+
+@pytest.mark.parametrize("name", ["l2", "l2_sp", "weight_decay"])
+@pytest.mark.parametrize("value", [-0.1, np.nan, np.inf])
+def test_strengths_of_no_use_are_refused_before_any_work(model, name, value, passes, fits):
+    with pytest.raises(ValueError, match=f"{name} is a strength, 0 or a positive number, not {value}"):
+        training.fine_tune(model, digits(), **{name: value})
+    assert passes == fits == []
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, np.nan])
+def test_a_share_of_label_smoothing_lies_between_nought_and_one(model, value, passes, fits):
+    with pytest.raises(ValueError, match=f"at least 0 and below 1, not {value}"):
+        training.fine_tune(model, digits(), label_smoothing=value)
+    assert passes == fits == []
+
+
+def test_numbers_cannot_be_smoothed(passes, fits):
+    with pytest.raises(ValueError, match=r"label_smoothing is for classifiers.*'brightness' are numbers.*not 0\.1"):
+        training.fine_tune(models.regressor(tiny()), brightness(), label_smoothing=0.1)
+    assert passes == fits == []
+
+
+def test_smoothed_labels_are_those_of_validation_as_well_and_the_model_comes_back_with_plain_ones(shared):
+    task, model = digits(6, val=4), shared(dropout=0.0)
+    fit = training.fine_tune(model, task, 1, 1, learning_rate=0.0, start="as_is", label_smoothing=0.3)
+    targets = 0.7 * np.eye(3)[task.val.labels] + 0.1
+    probabilities = softmax(model.predict(pixels(task.val), verbose=0))
+    smoothed = -(targets * np.log(probabilities)).sum(axis=1).mean()
+    assert fit.history["val_loss"] == [pytest.approx(smoothed, rel=1e-4)]
+    plain = -np.log(probabilities[np.arange(len(task.val)), task.val.labels]).mean()
+    loss, accuracy = model.evaluate(pixels(task.val), task.val.labels, verbose=0)
+    assert loss == pytest.approx(plain, rel=1e-4)
+    assert [accuracy] == fit.history["val_accuracy"]
+
+
+def test_a_head_with_hidden_layers_is_penalised_while_it_is_trained_on_frozen_features(shared):
+    task, sizes = digits(), []
+    for decay in (0.0, 30.0):
+        model = shared(head="mlp", dropout=0.0)
+        training.fine_tune(model, task, 1, epochs=20, learning_rate=0.0, batch_size=2, weight_decay=decay)
+        sizes.append(np.linalg.norm(model.get_layer("hidden1").kernel))
+    assert sizes[1] < 0.9 * sizes[0]
+
+
+def test_stopping_after_some_epochs_leaves_the_schedule_as_it_is(model, fits):
+    training.fine_tune(model, digits(6), 1, epochs=6, learning_rate=0.02, batch_size=7, start="as_is")
+    whole = list(fits)
+    fits.clear()
+    fit = training.fine_tune(model, digits(6), 1, 6, 0.02, batch_size=7, start="as_is", stop_after=4)
+    assert fits == whole[:4]
+    assert fit.best_epoch == len(fit.history["loss"]) == 4
+    fits.clear()
+    assert training.fine_tune(model, digits(6), 1, 2, 0.02, start="as_is", stop_after=4).best_epoch == len(fits) == 2
+    with pytest.raises(ValueError, match="stop_after must be at least 1, not 0"):
+        training.fine_tune(model, digits(), stop_after=0)
 
 
 def test_a_strong_pull_holds_the_blocks_but_not_the_head(model):
@@ -833,7 +936,7 @@ def noise():
 
 RESUMED = {
     "plain": {"blocks": 2, "start": "as_is"},
-    "probe, pull and decay": {"blocks": 2, "l2_sp": 0.5, "block_decay": 0.5},
+    "probe, pull and decay": {"blocks": 2, "l2_sp": 0.5, "block_decay": 0.5, "l2": 0.1, "weight_decay": 0.5},
     "whole network, augmented": {"blocks": 1, "start": "as_is", "augment": True},
     "validation": {"blocks": 2, "start": "as_is", "val": 4, "patience": 2},
 }
@@ -906,6 +1009,9 @@ def test_training_from_scratch_resumes_as_well(monkeypatch, tmp_path, model):
     [
         {"seed": 1},
         {"l2_sp": 0.1},
+        {"l2": 0.1},
+        {"weight_decay": 0.1},
+        {"label_smoothing": 0.1},
         {"block_decay": 0.5},
         {"start": "probe"},
         {"task": "images"},
@@ -1072,6 +1178,10 @@ BETWEEN = {
     "fewer blocks": lambda model: training.fine_tune(model, digits(), **BASE | {"blocks": 1}),
     "all blocks": lambda model: training.fine_tune(model, digits(), **BASE | {"blocks": -1}),
     "pull": lambda model: training.fine_tune(model, digits(), **BASE | {"l2_sp": 10.0}),
+    "pull to zero": lambda model: training.fine_tune(model, digits(), **BASE | {"l2": 10.0}),
+    "weight decay": lambda model: training.fine_tune(model, digits(), **BASE | {"weight_decay": 10.0}),
+    "smoothed labels": lambda model: training.fine_tune(model, digits(), **BASE | {"label_smoothing": 0.5}),
+    "stopped": lambda model: training.fine_tune(model, digits(), **BASE | {"stop_after": 1}),
     "decay": lambda model: training.fine_tune(model, digits(), **BASE | {"block_decay": 0.1}),
     "no cache": lambda model: training.fine_tune(model, digits(), **BASE | {"cache": False}),
     "augmentation": lambda model: training.fine_tune(model, digits(), **BASE | {"augment": noise()}),

@@ -21,7 +21,7 @@ LINES = [line for line in (ROOT / "tests" / "versions.txt").read_text().splitlin
 FREE = {"tensorflow", "keras", "numpy", "ml-dtypes", "tensorboard", "protobuf", "h5py", "flatbuffers", "grpcio"}
 TESTS = [
     *("backbones", "cost", "features", "models", "surgery", "training", "transferability"),
-    *("diagnose", "evaluation", "explain", "runtime", "sources", "zoo"),
+    *("diagnose", "evaluation", "explain", "reference", "reference_networks", "runtime", "sources", "zoo"),
 ]
 
 

@@ -22,6 +22,7 @@ _MODULES = (
     "letters",
     "models",
     "plots",
+    "reference",
     "results",
     "runner",
     "runtime",

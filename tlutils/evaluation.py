@@ -230,6 +230,8 @@ class Repeated:
         accuracies: Accuracy of each seed.
         correct: Whether each test image was right, shape (seeds, images); kept for paired differences.
         confidence: Coverage of the interval.
+        p_value: Of a difference: the two-sided test that its mean is zero, from the same t; it is below 1 − confidence
+            just where the interval leaves zero out. ``None`` where the scores are right and wrong answers.
     """
 
     mean: float
@@ -239,6 +241,7 @@ class Repeated:
     accuracies: tuple
     correct: np.ndarray = field(repr=False)
     confidence: float = CONFIDENCE
+    p_value: float | None = None
 
     def __str__(self):
         low, high = self.interval
@@ -323,8 +326,10 @@ def repeated(seeds, correct, *, confidence=CONFIDENCE):
         freedom = (variance * scores.size) ** 2 / (np.array([seed, image, residual]) ** 2 / degrees).sum()
         half = t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance)
         low, high = max(mean - half, lowest), min(mean + half, highest)
+        p_value = 2 * t.sf(abs(mean) / np.sqrt(variance), freedom)
     else:
         low, high = _all_alike(mean, n_images, lowest, highest, confidence)
+        p_value = min(1.0, 2 * (highest / (highest + abs(mean))) ** n_images)  # where that interval ends at zero
     return Repeated(
         float(mean),
         (float(low), float(high)),
@@ -333,7 +338,33 @@ def repeated(seeds, correct, *, confidence=CONFIDENCE):
         tuple(float(a) for a in by_seed),
         np.asarray(correct),
         confidence,
+        None if np.asarray(correct).dtype == bool else float(p_value),
     )
+
+
+def holm(p_values):
+    """Adjust p-values for having looked at all of them (Holm, 1979).
+
+    The smallest of m is multiplied by m, the next by m − 1, and so on, and none may be smaller than the one before it.
+    Calling those below 0.05 real, one is wrong about any of them with a probability of at most 0.05, however the tests
+    depend on each other; it finds all that Bonferroni's correction finds, and sometimes more.
+
+    Args:
+        p_values: Shape (m,), numbers from 0 to 1.
+
+    Returns:
+        ndarray: the adjusted p-values, shape (m,), in the order given.
+
+    Raises:
+        ValueError: A p-value does not lie between 0 and 1, or they are not in one row.
+    """
+    p = np.asarray(p_values, float)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p-values are a row of numbers from 0 to 1, not {p_values!r}")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return adjusted
 
 
 def over_seeds(values, confidence=CONFIDENCE):

@@ -252,25 +252,27 @@ def lines(x, series, xlabel, ylabel):
     return fig
 
 
-def intervals(rows, xlabel, baseline=None):
+def intervals(rows, xlabel, baseline=None, xlim=None, title=""):
     """Means with intervals, one line of text a row, such as the settings of one experiment.
 
     Args:
         rows: ``(label, mean, low, high)`` from top to bottom.
         xlabel: What the axis measures, and what the interval covers.
         baseline: A value to mark with a dotted line, or ``None``.
+        xlim: Limits of the axis, the same for all frames of a slider; ``None`` fits the data.
+        title: Title.
 
     Returns:
         matplotlib.figure.Figure
     """
-    fig, axis = figure(size=(6.4, 0.42 * len(rows) + 1.1))
+    fig, axis = figure(size=(6.4, 0.42 * len(rows) + (1.4 if title else 1.1)))
     labels, mean, low, high = zip(*rows)
     mean, low, high = map(np.array, (mean, low, high))
     axis.errorbar(mean, range(len(rows)), xerr=[mean - low, high - mean], fmt="o", color=COLOURS["blue"], capsize=3)
     if baseline is not None:
         axis.axvline(baseline, color=COLOURS["gray"], linestyle=":")
     axis.set_yticks(range(len(rows)), labels)
-    axis.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
+    axis.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5), xlim=xlim, title=title)
     return fig
 
 
@@ -630,10 +632,392 @@ def matrices(panels, title="", limit=1.0):
     return fig
 
 
+def tangents(x, series, at, xlabel, ylabels, title=""):
+    """Curves above, their slopes below, and one place marked on each: a point with its tangent, and its slope.
+
+    Args:
+        x: Positions on the horizontal axis, ascending.
+        series: Dict of name → ``(values, slopes)``, each as long as ``x``; up to four.
+        at: Index into ``x`` of the place that is marked.
+        xlabel: What the horizontal axis measures.
+        ylabels: What the curves and what the slopes measure.
+        title: Title; give all frames of a slider titles of one line.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    fig, axes = figure(2, 1, (5.6, 5.6), sharex=True, height_ratios=(3, 2))
+    reach = 0.12 * (x[-1] - x[0])
+    for (name, curves), (colour, style) in zip(
+        series.items(), zip(("blue", "vermilion", "green", "purple"), ("-", "--", "-.", ":"))
+    ):
+        for axis, values in zip(axes, curves):
+            axis.plot(x, values, color=COLOURS[colour], linestyle=style, label=name)
+            axis.plot(x[at], values[at], "o", color=COLOURS[colour], markersize=9)
+        value, slope = curves[0][at], curves[1][at]
+        ends = np.array([-reach, reach])
+        axes[0].plot(x[at] + ends, value + slope * ends, color=COLOURS["black"], linewidth=1.5)
+    for axis, ylabel, which in zip(axes, ylabels, (0, 1)):
+        values = np.concatenate([curves[which] for curves in series.values()])
+        margin = 0.08 * np.ptp(values)
+        axis.set(ylabel=ylabel, xlim=(x[0] - reach, x[-1] + reach), ylim=(values.min() - margin, values.max() + margin))
+        axis.axvline(x[at], color=COLOURS["gray"], linestyle=":", linewidth=1)
+    axes[0].set_title(title)
+    axes[0].legend(loc="upper right")
+    axes[1].set_xlabel(xlabel)
+    return fig
+
+
+def pushes(names, probabilities, target, title=""):
+    """What a classifier believes about one image beside how the cross-entropy pushes its logits: up or down.
+
+    Args:
+        names: Names of the classes.
+        probabilities: Shape (classes,).
+        target: What it should believe, shape (classes,); a one-hot vector or soft labels.
+        title: Title.
+
+    Returns:
+        matplotlib.figure.Figure: on the left the probabilities, the target as an outline; on the right the target
+        minus the probabilities, which is the direction of a step downhill.
+    """
+    fig, (left, right) = figure(1, 2, (7.2, 3.2))
+    places, push = np.arange(len(names)), np.asarray(target) - np.asarray(probabilities)
+    left.bar(places, probabilities, color=COLOURS["sky"], label="p")
+    left.bar(places, target, color="none", edgecolor=COLOURS["black"], linewidth=1.5, label="y")
+    left.legend(loc="upper center", ncols=2)
+    right.bar(places, push, color=[COLOURS["green" if value > 0 else "vermilion"] for value in push])
+    right.axhline(0, color=COLOURS["black"], linewidth=1)
+    turned = 90 if max(map(len, names)) > 3 else 0
+    for axis in (left, right):
+        axis.set_xticks(places, names, rotation=turned)
+        axis.set_xlabel("class")
+    left.set(ylim=(0, 1.25), yticks=np.linspace(0, 1, 6), ylabel="probability")
+    right.set(ylim=(-1.05, 1.05), ylabel="push on the logit, y − p")
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def fits(points, fitted, xlabel, ylabel, moved=None, limits=None, title=""):
+    """Points with straight lines through them, such as the fits of several losses.
+
+    Args:
+        points: Positions, shape (N, 2).
+        fitted: Dict of name → ``(slope, intercept)``; up to four.
+        xlabel: What the horizontal axis measures, with its unit.
+        ylabel: What the vertical axis measures, with its unit.
+        moved: Index of a point to mark, or ``None``.
+        limits: Limits of the vertical axis, the same for all frames of a slider; ``None`` fits the data.
+        title: Title.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    points = np.asarray(points, float)
+    fig, axis = figure(size=(5.6, 4.4))
+    axis.plot(*points.T, "o", color=COLOURS["gray"])
+    if moved is not None:
+        axis.plot(*points[moved], "X", color=COLOURS["black"], markersize=12)
+    ends = np.array([points[:, 0].min(), points[:, 0].max()])
+    looks = zip(("vermilion", "blue", "green", "purple"), ("-", "--", "-.", ":"))
+    for (name, (slope, intercept)), (colour, style) in zip(fitted.items(), looks):
+        axis.plot(ends, slope * ends + intercept, color=COLOURS[colour], linestyle=style, label=name)
+    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=limits, title=title)
+    axis.legend(loc="upper left")
+    return fig
+
+
+def steps_on_a_curve(loss, paths, xlim, ylim, xlabel, ylabel):
+    """What gradient descent does with one parameter: the loss as a curve and the steps on it, one panel a run.
+
+    Args:
+        loss: Function of an array of parameters that gives the loss of each.
+        paths: Dict of title → the parameter after each step, beginning with the start; panels stand two a row.
+        xlim: Limits of the parameter; steps beyond them are not drawn.
+        ylim: Limits of the loss.
+        xlabel: What the parameter is.
+        ylabel: What the loss is.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    rows = -(-len(paths) // 2)
+    fig, axes = figure(rows, 2, (6.0, 2.2 * rows), squeeze=False, sharex=True, sharey=True)
+    x = np.linspace(*xlim, 200)
+    for axis, (title, path) in zip(axes.flat, paths.items()):
+        path = np.asarray(path, float)
+        axis.plot(x, loss(x), color=COLOURS["gray"])
+        axis.plot(path, loss(path), color=COLOURS["blue"], marker="o", markersize=4.5, linewidth=1.2)
+        axis.plot(path[0], loss(path[0]), color=COLOURS["vermilion"], marker="D", linestyle="none")
+        axis.set(xlim=xlim, ylim=ylim)
+        axis.set_title(title, fontsize=11)
+    for axis in axes[-1]:
+        axis.set_xlabel(xlabel)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(ylabel)
+    for axis in axes.flat[len(paths) :]:
+        axis.axis("off")
+    return fig
+
+
+def trajectory(loss, path, limits, gaps, title="", names=("w₁", "w₂")):
+    """The way of an optimizer through two parameters: on a map of the loss, and the loss after each step.
+
+    Args:
+        loss: Function of points, shape (..., 2), that gives the loss above its minimum, shape (...).
+        path: The parameters after each step, shape (steps + 1, 2), beginning with the start.
+        limits: ``(xlim, ylim)`` of the map; what lies outside is not drawn.
+        gaps: Limits of the loss in the second panel, on a logarithmic scale.
+        title: Title of the whole, of one line.
+        names: Names of the two parameters.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    path = np.asarray(path, float)
+    fig, (plane, course) = figure(1, 2, (5.6, 2.9), width_ratios=(1.1, 1))
+    x, y = np.meshgrid(*(np.linspace(*limit, 121) for limit in limits))
+    height = loss(np.stack([x, y], axis=-1))
+    levels = height.max() * 0.5 ** np.arange(7)[::-1]
+    plane.contour(x, y, height, levels, colors=COLOURS["gray"], linewidths=0.8)
+    shown = path[: _first_outside(path, limits) + 1]
+    plane.plot(*shown.T, color=COLOURS["blue"], marker="o", markersize=4, linewidth=1.2)
+    plane.plot(*path[0], color=COLOURS["vermilion"], marker="D")
+    plane.set(xlim=limits[0], ylim=limits[1], xlabel=names[0], ylabel=names[1])
+    plane.grid(False)
+    course.plot(loss(path), color=COLOURS["blue"])
+    course.set(yscale="log", ylim=gaps, xlim=(0, len(path) - 1), xlabel="step", ylabel="loss above minimum")
+    fig.suptitle(title, fontsize=12)
+    return fig
+
+
+def _first_outside(path, limits):
+    """The first step beyond the limits, which is still drawn so that one sees where it went; or the last one."""
+    low, high = np.transpose(limits)
+    outside = np.flatnonzero(((path < low) | (path > high)).any(axis=1))
+    return outside[0] if len(outside) else len(path) - 1
+
+
+def log_lines(x, series, xlabel, ylabel, expected=None, bands=None, marks=None, log_x=False, ylim=None):
+    """Lines on a logarithmic scale, such as the loss against the step, beside what the theory expects.
+
+    Args:
+        x: Positions, the same for all lines.
+        series: Dict of name → values; up to six.
+        xlabel: What the horizontal axis measures.
+        ylabel: What the vertical axis measures.
+        expected: Dict of name → values by theory, dotted in the colour of the series of this name; or ``None``.
+        bands: Dict of name → ``(low, high)``, shaded in the colour of the series of this name; or ``None``.
+        marks: Dict of text → position on the horizontal axis, a vertical line each; or ``None``.
+        log_x: Whether the horizontal axis is logarithmic too.
+        ylim: Limits of the vertical axis; ``None`` fits the data.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    fig, axis = figure(size=(5.6, 3.5))
+    looks = zip(("vermilion", "blue", "green", "orange", "purple", "gray"), "^osDvP")
+    for (name, values), (colour, marker) in zip(series.items(), looks):
+        style = {"color": COLOURS[colour], "marker": marker, "markevery": max(1, len(x) // 8)}
+        axis.plot(x, values, label=name, **style)
+        if name in (bands or {}):
+            axis.fill_between(x, *bands[name], color=COLOURS[colour], alpha=0.18, linewidth=0)
+        if name in (expected or {}):
+            axis.plot(x, expected[name], color=COLOURS["black"], linestyle=":", linewidth=1.6)
+    axis.set(yscale="log", xlabel=xlabel, ylabel=ylabel, ylim=ylim, xscale="log" if log_x else "linear")
+    for text, place in (marks or {}).items():
+        axis.axvline(place, color=COLOURS["black"], linestyle="--", linewidth=1)
+        axis.annotate(text, (place, 1), (3, -2), ("data", "axes fraction"), "offset points", va="top", fontsize=9)
+    if expected:
+        axis.plot([], [], color=COLOURS["black"], linestyle=":", label="theory")
+    if len(series) > 1 or expected:
+        axis.legend(fontsize=9.5)
+    return fig
+
+
+def settled(x, values, xlabel, ylabel, marks):
+    """Where a repeated computation ends up: all its last values above the setting that they belong to.
+
+    One dot a setting: it has settled. Two: it jumps between two values. A cloud: it never repeats.
+
+    Args:
+        x: Settings, on a logarithmic scale; those of 0.3, 0.5, 1, 2, 3, 5 and 10 that lie between are labelled.
+        values: One array a setting, on a logarithmic scale.
+        xlabel: What the setting is.
+        ylabel: What the value is.
+        marks: Dict of text → setting to mark with a vertical line.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    fig, axis = figure(size=(5.8, 3.6))
+    for place, last in zip(x, values):
+        axis.plot(np.full(len(last), place), last, ".", color=COLOURS["blue"], markersize=2.5, alpha=0.6)
+    axis.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
+    axis.minorticks_off()
+    ticks = [tick for tick in (0.3, 0.5, 1, 2, 3, 5, 10) if min(x) <= tick <= max(x)]
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    for text, place in marks.items():
+        axis.axvline(place, color=COLOURS["vermilion"], linestyle="--", linewidth=1.2)
+        axis.annotate(text, (place, 1), (-3, -2), ("data", "axes fraction"), "offset points", ha="right", va="top")
+    return fig
+
+
+def loss_surfaces(panels, radius, levels, title=""):
+    """Slices of a loss through two directions around a point, side by side in the same colours: dark is low.
+
+    Args:
+        panels: Dict of title → ``(x, y, loss)``: coordinates along the two directions and the loss there, each of shape
+            (rows, columns); any grid whose neighbours are neighbours, polar for one.
+        radius: How far from the point the slices are shown.
+        levels: Boundaries between the colours, ascending, for a logarithmic scale; what lies outside takes the first or
+            the last colour.
+        title: Title of the whole, of one line.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    from matplotlib.colors import LogNorm
+
+    fig, axes = figure(1, len(panels), (2.4 * len(panels) + 0.8, 3.0), squeeze=False, sharey=True)
+    norm = LogNorm(levels[0], levels[-1])
+    for axis, (name, (x, y, loss)) in zip(axes[0], panels.items()):
+        inside = np.clip(loss, levels[0], levels[-1])
+        shades = axis.contourf(x, y, inside, levels, norm=norm, cmap="viridis")
+        axis.contour(x, y, inside, levels, colors="white", linewidths=0.4)
+        axis.plot(0, 0, "D", color=COLOURS["vermilion"], markeredgecolor="white")
+        axis.set(xlim=(-radius, radius), ylim=(-radius, radius), aspect="equal", xlabel="along direction 1")
+        axis.set_title(name, fontsize=11)
+        axis.grid(False)
+        ticks = (-radius / 2, 0, radius / 2)  # as long in print at every radius, so that nothing jumps
+        axis.set_xticks(ticks, [f"{tick:.2f}" for tick in ticks])
+        axis.set_yticks(ticks, [f"{tick:.2f}" for tick in ticks])
+    axes[0][0].set_ylabel("along direction 2")
+    bar = fig.colorbar(shades, ax=axes[0], label="loss", shrink=0.85)
+    bar.set_ticks(levels[::2], labels=[f"{level:g}" for level in levels[::2]])
+    bar.minorticks_off()
+    fig.suptitle(title, fontsize=12)
+    return fig
+
+
+def penalty_path(strengths, coefficients, scores, at, title=""):
+    """What a penalty does as it grows: to each coefficient above, to the accuracy below.
+
+    Args:
+        strengths: λ, ascending, on a logarithmic scale.
+        coefficients: Shape (coefficients, strengths).
+        scores: Dict of name → accuracies, each as long as ``strengths``; up to three.
+        at: Index of the strength that is marked.
+        title: Title; give all frames of a slider titles of one line.
+
+    Returns:
+        matplotlib.figure.Figure: at the marked strength a dot on each coefficient, hollow where it is exactly zero.
+    """
+    coefficients = np.asarray(coefficients, float)
+    fig, (above, below) = figure(2, 1, (4.8, 4.2), sharex=True, height_ratios=(3, 2))
+    above.plot(strengths, coefficients.T, color=COLOURS["sky"], linewidth=1)
+    marked = coefficients[:, at]
+    for values, colour in ((marked[marked != 0], COLOURS["vermilion"]), (marked[marked == 0], "white")):
+        style = {"markerfacecolor": colour, "markeredgecolor": COLOURS["vermilion"], "zorder": 3}
+        above.plot(np.full(len(values), strengths[at]), values, "o", markersize=4.5, **style)
+    for (name, values), (colour, style) in zip(scores.items(), zip(("orange", "green", "black"), ("--", "-", ":"))):
+        below.plot(strengths, values, color=COLOURS[colour], linestyle=style, label=name)
+        below.plot(strengths[at], values[at], "o", color=COLOURS[colour], markersize=8)
+    for axis in (above, below):
+        axis.axvline(strengths[at], color=COLOURS["gray"], linestyle=":", linewidth=1)
+    above.set(ylabel="coefficient", title=title)
+    below.set(xscale="log", xlabel="strength of the penalty, λ", ylabel="accuracy")
+    below.minorticks_off()
+    below.legend(loc="lower center", fontsize=9.5)
+    return fig
+
+
+def penalty_balls(loss, optimum, panels, limits, title=""):
+    """Where a penalty holds two weights: contours of the loss, and the ball of the penalty that its minimum touches.
+
+    Args:
+        loss: Function of points, shape (..., 2), that gives the loss, shape (...).
+        optimum: Where the loss is smallest, shape (2,).
+        panels: Dict of title → ``(power, centre, path)``: 1 for a ball of ``Σ |w|``, 2 for one of ``Σ w²``, around the
+            centre, shape (2,), and the minima of loss plus penalty for growing strengths, shape (n, 2); the last is
+            marked.
+        limits: ``(xlim, ylim)``.
+        title: Title of the whole, of one line.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    fig, axes = figure(1, len(panels), (2.3 * len(panels), 2.8), squeeze=False, sharey=True)
+    x, y = np.meshgrid(*(np.linspace(*limit, 121) for limit in limits))
+    height = loss(np.stack([x, y], axis=-1)) - loss(np.asarray(optimum, float))
+    for axis, (name, (power, centre, path)) in zip(axes[0], panels.items()):
+        path, centre = np.asarray(path, float), np.asarray(centre, float)
+        held, away = path[-1], path[-1] - centre
+        axis.axhline(0, color=COLOURS["gray"], linewidth=0.8)
+        axis.axvline(0, color=COLOURS["gray"], linewidth=0.8)
+        axis.contour(x, y, height, height.max() * 0.35 ** np.arange(5)[::-1], colors=COLOURS["gray"], linewidths=0.7)
+        touching = loss(held) - loss(np.asarray(optimum, float))
+        if touching > 0:
+            axis.contour(x, y, height, [touching], colors=COLOURS["blue"], linewidths=1.6)
+        if power == 1:
+            corners = centre + np.abs(away).sum() * np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
+        else:
+            angle = np.linspace(0, 2 * np.pi, 100)
+            corners = centre + np.hypot(*away) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        axis.fill(*corners.T, color=COLOURS["orange"], alpha=0.35, linewidth=0)
+        axis.plot(*path.T, color=COLOURS["vermilion"], linewidth=1.2)
+        axis.plot(*optimum, "x", color=COLOURS["black"], markersize=8, markeredgewidth=2)
+        axis.plot(*held, "o", color=COLOURS["vermilion"], markersize=8)
+        if centre.any():
+            axis.plot(*centre, "D", color=COLOURS["green"], markersize=7)
+        axis.set(xlim=limits[0], ylim=limits[1], aspect="equal", xlabel="w₁")
+        axis.set_title(name, fontsize=11)
+        axis.grid(False)
+    axes[0][0].set_ylabel("w₂")
+    fig.suptitle(title, fontsize=12)
+    return fig
+
+
+def scatter_of_fits(points, target, limits, strengths, series, at, labels, ylabel, title=""):
+    """How fits to several draws of the data scatter around what they should say, beside their errors by strength.
+
+    Args:
+        points: What each fit says at the marked strength, shape (draws, 2).
+        target: What it should say, shape (2,).
+        limits: ``(xlim, ylim)`` of these.
+        strengths: λ, ascending, on a logarithmic scale.
+        series: Dict of name → errors, each as long as ``strengths``; up to four.
+        at: Index of the strength that is marked.
+        labels: What the two coordinates are.
+        ylabel: What the errors are.
+        title: Title of the whole, of one line.
+
+    Returns:
+        matplotlib.figure.Figure: on the left one dot a fit, their mean, and the target; on the right the errors.
+    """
+    points = np.asarray(points, float)
+    fig, (left, right) = figure(1, 2, (6.4, 3.2), width_ratios=(1, 1.15))
+    left.plot(*points.T, "o", color=COLOURS["sky"], markersize=5, alpha=0.8)
+    left.plot([points[:, 0].mean(), target[0]], [points[:, 1].mean(), target[1]], color=COLOURS["black"], linewidth=1)
+    left.plot(*points.mean(axis=0), "D", color=COLOURS["vermilion"], markersize=9, markeredgecolor="white")
+    left.plot(*target, "X", color=COLOURS["black"], markersize=11, markeredgecolor="white")
+    left.set(xlim=limits[0], ylim=limits[1], xlabel=labels[0], ylabel=labels[1])
+    looks = zip(("vermilion", "sky", "black", "green"), ("-", "--", "-", ":"))
+    for (name, values), (colour, style) in zip(series.items(), looks):
+        right.plot(strengths, values, color=COLOURS[colour], linestyle=style, label=name)
+        right.plot(strengths[at], values[at], "o", color=COLOURS[colour], markersize=7)
+    right.axvline(strengths[at], color=COLOURS["gray"], linestyle=":", linewidth=1)
+    right.set(xscale="log", xlabel="strength of the penalty, λ", ylabel=ylabel, ylim=(0, None))
+    right.minorticks_off()
+    right.legend(fontsize=9.5)
+    fig.suptitle(title, fontsize=12)
+    return fig
+
+
 # --- evaluation -------------------------------------------------------------------------------------------------------
 
 
-def reliability(reports, bins=15, binning="width"):
+def reliability(reports, bins=15, binning="width", lowest=0.0, intervals=True):
     """Reliability diagrams: accuracy against confidence, bin by bin, with Wilson's 95% intervals; below, the images.
 
     On the diagonal the model is right as often as it says; below it, it is too sure of itself.
@@ -642,6 +1026,8 @@ def reliability(reports, bins=15, binning="width"):
         reports: A :class:`~tlutils.evaluation.Report` of a classifier, or a dict of title → Report, one panel each.
         bins: Number of bins.
         binning: ``"width"`` or ``"mass"``, see :func:`tlutils.evaluation.calibration_error`.
+        lowest: Where the axes begin.
+        intervals: Whether to draw the intervals; leave them out where an image counts more than once.
 
     Returns:
         matplotlib.figure.Figure
@@ -655,11 +1041,14 @@ def reliability(reports, bins=15, binning="width"):
         upper, lower = axes[:, i]
         rows = report.reliability(bins, binning)
         x, y, images = (np.array([row[key] for row in rows]) for key in ("confidence", "accuracy", "images"))
-        low, high = np.array([row["interval"] for row in rows]).T
         upper.plot([0, 1], [0, 1], color=COLOURS["gray"], linestyle=":", label="calibrated")
-        bars = [np.maximum(y - low, 0), np.maximum(high - y, 0)]
-        upper.errorbar(x, y, bars, fmt="o", color=COLOURS["blue"], capsize=3, label="measured")
-        upper.set(xlim=(0, 1.02), ylim=(0, 1.02), ylabel="accuracy", xlabel="", title=title)
+        if intervals:
+            low, high = np.array([row["interval"] for row in rows]).T
+            bars = [np.maximum(y - low, 0), np.maximum(high - y, 0)]
+            upper.errorbar(x, y, bars, fmt="o", color=COLOURS["blue"], capsize=3, label="measured")
+        else:
+            upper.plot(x, y, "o", color=COLOURS["blue"], label="measured")
+        upper.set(xlim=(lowest, 1.02), ylim=(lowest, 1.02), ylabel="accuracy", xlabel="", title=title)
         error = calibration_error(report.confidence, report.correct, bins, binning)
         upper.text(0.03, 0.95, f"ECE {error:.3f}", va="top", fontsize=10)
         lower.bar(x, images, width=0.035, color=COLOURS["sky"])

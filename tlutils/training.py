@@ -202,7 +202,10 @@ def fine_tune(
     epochs=10,
     learning_rate=1e-4,
     *,
+    l2=0.0,
     l2_sp=0.0,
+    weight_decay=0.0,
+    label_smoothing=0.0,
     augment=None,
     backup_dir=None,
     start="probe",
@@ -212,6 +215,7 @@ def fine_tune(
     patience=3,
     cache=True,
     shuffle=True,
+    stop_after=None,
     seed=0,
     progress=None,
 ):
@@ -230,8 +234,14 @@ def fine_tune(
         blocks: What trains, as for :func:`tlutils.models.unfreeze`.
         epochs: Passes over ``task.train``, at most.
         learning_rate: Adam's peak rate for the head and the last block.
-        l2_sp: Strength of the pull towards the weights the blocks started from, λ in λ/2 · ‖w − w₀‖² (Li et al., 2018);
-            the head is not pulled.
+        l2: Strength of the pull towards zero, λ in λ/2 · ‖w‖², on every kernel that trains, the head's included; biases
+            are left alone, and so is BatchNorm, which does not train.
+        l2_sp: Strength of the pull towards the weights the blocks started from, λ in λ/2 · ‖w − w₀‖² (Li et al., 2018),
+            on every weight of the backbone that trains; the head is not pulled.
+        weight_decay: Share, times the rate of the step, by which the kernels that ``l2`` names shrink in each step,
+            past Adam (decoupled weight decay, Loshchilov and Hutter, 2019).
+        label_smoothing: Share s of each label that is spread over all classes (Szegedy et al., 2016), in the loss of
+            training and of validation; for classifiers.
         augment: A Keras layer or model applied to raw pixels during training, such as :func:`augmentation`, or
             ``None``. With it nothing is cached.
         backup_dir: Folder for the state after each epoch, one a run. A run that was interrupted goes on from there when
@@ -245,6 +255,7 @@ def fine_tune(
         patience: Epochs without a lower validation loss before training stops.
         cache: Keep activations at the frozen boundary in memory; ``False`` runs the whole network each epoch.
         shuffle: New order each epoch; ``False`` keeps the order of ``task.train``.
+        stop_after: Epochs to run of a schedule that is made for ``epochs`` of them; ``None`` runs all.
         seed: Seed of the order and of dropout, both derived from (seed, epoch).
         progress: Show a line an epoch; ``None`` does so in a terminal or an interactive notebook.
 
@@ -253,14 +264,20 @@ def fine_tune(
 
     Raises:
         ValueError: ``blocks`` is out of range or names no block (the message lists them), ``start`` is unknown,
-            ``epochs``, ``batch_size`` or ``patience`` is below 1, or the model and the task disagree on the number of
-            classes.
+            ``epochs``, ``batch_size``, ``patience`` or ``stop_after`` is below 1, a strength is negative or infinite,
+            ``label_smoothing`` is not in [0, 1) or asked of a regressor, or the model and the task disagree on the
+            number of classes.
     """
     started = time.perf_counter()
     require_tensorflow()
     _check(model, task)
     if start not in ("probe", "as_is"):
         raise ValueError(f"start must be 'probe' or 'as_is', not {start!r}")
+    if label_smoothing and task.kind != "classification":
+        raise ValueError(
+            f"label_smoothing is for classifiers, and the targets of {task.name!r} are numbers: leave it at 0, not "
+            f"{label_smoothing!r}"
+        )
     settings = _Settings(
         epochs,
         learning_rate,
@@ -274,6 +291,10 @@ def fine_tune(
         start,
         block_decay,
         l2_sp,
+        l2,
+        weight_decay,
+        label_smoothing,
+        stop_after,
     )
     models.unfreeze(model, blocks)  # a wrong name fails here, before any work
     if start == "probe":
@@ -284,6 +305,9 @@ def fine_tune(
                 0,
                 epochs,
                 1e-3,
+                l2=l2,
+                weight_decay=weight_decay,
+                label_smoothing=label_smoothing,
                 start="as_is",
                 batch_size=batch_size,
                 warmup=warmup,
@@ -409,12 +433,21 @@ class _Settings:
     start: str = "as_is"
     block_decay: float = 1.0
     l2_sp: float = 0.0
+    l2: float = 0.0
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    stop_after: int | None = None
     method: str = "fine_tune"
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "patience"):
-            if not getattr(self, name) >= 1:
+        for name in ("epochs", "batch_size", "patience", "stop_after"):
+            if getattr(self, name) is not None and not getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")
+        for name in ("l2", "l2_sp", "weight_decay"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} is a strength, 0 or a positive number, not {getattr(self, name)!r}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is a share, at least 0 and below 1, not {self.label_smoothing!r}")
 
 
 def _train(model, tail, frozen, task, settings, augment=None):
@@ -427,7 +460,8 @@ def _train(model, tail, frozen, task, settings, augment=None):
     trained = _compiled(model, tail, task, settings, augment)
 
     history = {}
-    best, best_loss, best_weights = settings.epochs, np.inf, None
+    last = min(settings.epochs, settings.stop_after or settings.epochs)
+    best, best_loss, best_weights = last, np.inf, None
     if val is not None:
         best, best_loss, best_weights = 0, trained.evaluate(val.batches(), verbose=0)[0], tail.get_weights()
     backup = _Backup(settings, model, trained, task, best_weights)
@@ -435,7 +469,7 @@ def _train(model, tail, frozen, task, settings, augment=None):
     best_weights = backup.best_weights
     show = _shows_progress(settings.progress)
     random_states = [variable for variable in trained.variables if "seed_generator" in variable.path]
-    for epoch in range(first, settings.epochs):
+    for epoch in range(first, last):
         if val is not None and epoch - best >= settings.patience:
             break
         for i, state in enumerate(random_states):  # so that a resumed run drops what the whole run would have dropped
@@ -489,7 +523,8 @@ def _compiled(model, tail, task, settings, augment):
         [id(layer) for layer in tail.layers[1:]],
         [id(variable) for variable in tail.trainable_variables],
         [getattr(layer, "momentum", None) for layer in models.inner_layers(tail)],
-        (id(augment), task.kind, factors, steps, settings.learning_rate, settings.warmup, settings.l2_sp),
+        (id(augment), task.kind, factors, steps, settings.learning_rate, settings.warmup),
+        (settings.l2, settings.l2_sp, settings.weight_decay, settings.label_smoothing),
     )
     known, trained = _trainers.get(model, (None, None))
     if known != key:
@@ -506,7 +541,7 @@ def _compiled(model, tail, task, settings, augment):
         for layer in tail.layers[1:]:
             x = layer(x)
         trained = keras.Model(inputs, x)
-        _compile(trained, task, _adam(schedule, tail, factors, settings.l2_sp))
+        _compile(trained, task, _adam(schedule, tail, factors, settings), settings.label_smoothing)
         trained.optimizer.build(trained.trainable_variables)
         # Metrics that are first built inside the step make TensorFlow trace it a second time.
         trained.compute_metrics(None, task.train.labels[:1], keras.ops.zeros((1, *trained.output_shape[1:])), None)
@@ -556,8 +591,12 @@ class _Source:
         return self.kept
 
 
-def _adam(schedule, tail, factors, l2_sp):
-    """Adam with a rate for each weight and, where it is asked for, a pull towards the weights that it started from."""
+def _adam(schedule, tail, factors, settings):
+    """Adam with a rate for each weight and, where they are asked for, pulls to zero and to where the weights started.
+
+    The gradients of the penalties are added to that of the loss, so Adam divides them by the size of the whole gradient
+    as well; decoupled weight decay goes past it.
+    """
     import keras
 
     head = {id(weight) for layer in _head(tail) for weight in layer.weights}
@@ -568,16 +607,24 @@ def _adam(schedule, tail, factors, l2_sp):
                 return
             super().build(variables)
             # Among the optimizer's own variables, so that a backup holds the starting weights as well.
+            self.kernels = [variable.name.endswith("kernel") for variable in variables]  # a depthwise_kernel is one too
+            pulled = [settings.l2_sp and id(variable) not in head for variable in variables]
             self.starts = [
-                self.add_variable_from_reference(variable, name="start") if l2_sp and id(variable) not in head else None
-                for variable in variables
+                self.add_variable_from_reference(variable, name="start") if pull else None
+                for variable, pull in zip(variables, pulled)
             ]
 
         def update_step(self, gradient, variable, learning_rate):
             i = self._get_variable_index(variable)
+            learning_rate = learning_rate * factors[i]
             if self.starts[i] is not None:
-                gradient = gradient + l2_sp * (variable - self.starts[i])
-            super().update_step(gradient, variable, learning_rate * factors[i])
+                gradient = gradient + settings.l2_sp * (variable - self.starts[i])
+            if self.kernels[i] and settings.l2:
+                gradient = gradient + settings.l2 * variable
+            if self.kernels[i] and settings.weight_decay:
+                shrink = keras.ops.cast(learning_rate * settings.weight_decay, variable.dtype)
+                self.assign_sub(variable, shrink * variable)
+            super().update_step(gradient, variable, learning_rate)
 
     return BlockAdam(schedule)
 
@@ -655,11 +702,16 @@ def _described(layer):
         return [type(layer).__name__, *map(_described, models.inner_layers(layer)[1:])]
 
 
-def _compile(model, task, optimizer):
+def _compile(model, task, optimizer, label_smoothing=0.0):
     import keras
+
+    def smoothed(labels, logits):
+        targets = keras.ops.one_hot(keras.ops.cast(labels, "int32"), logits.shape[-1])
+        return keras.losses.categorical_crossentropy(targets, logits, from_logits=True, label_smoothing=label_smoothing)
 
     if task.kind == "classification":
         loss, metrics = keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"]
+        loss = smoothed if label_smoothing else loss
     else:
         loss, metrics = "mse", ["mae"]
     # XLA would compile each new shape anew, which costs more than it saves on models this small.

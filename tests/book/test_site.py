@@ -204,6 +204,32 @@ def test_page_opens_clean_and_its_sliders_move_their_pictures(tabs, page):
 
 
 @pytest.mark.parametrize("page", OPENED)
+def test_every_formula_is_set_without_a_network(tabs, soups, page):
+    formulas = soups[f"{page}.html"].select("article .math")
+    if not formulas:
+        pytest.skip("no formula on this page")
+    tab = tabs(page)
+    tab.wait_for_function("() => window.MathJax && MathJax.startup && MathJax.startup.promise")
+    tab.evaluate("() => MathJax.startup.promise")
+    unset = tab.evaluate(
+        """() => [...document.querySelectorAll("article .math")].filter(e => {
+            const set = e.querySelector("mjx-container");
+            return !set || set.querySelector("mjx-merror") || (e.offsetParent && !set.getBoundingClientRect().width);
+        }).map(e => e.textContent.slice(0, 80))"""
+    )
+    assert unset == []
+    assert tabs.troubles == []
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_chapter_weighs_less_than_a_megabyte_and_a_half(site, soups, chapter):
+    page = site / f"{chapter}.html"
+    pictures = {page.parent / picture["src"] for picture in soups[f"{chapter}.html"].select("article img[src]")}
+    pictures = [picture for picture in pictures if picture.is_file()]
+    assert page.stat().st_size + sum(picture.stat().st_size for picture in pictures) < 1.5e6
+
+
+@pytest.mark.parametrize("page", OPENED)
 def test_a_phone_does_not_scroll_sideways(tabs, page):
     tab = tabs(page, width=360, color_scheme="dark")
     tab.wait_for_timeout(200)
