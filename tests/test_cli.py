@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 
 import nbformat
 import pytest
+from conftest import Folder, encoded, noise
 
 import tlutils
 from tlutils import cli, runner
@@ -281,6 +283,221 @@ def test_diagnose_from_a_terminal_is_quiet_on_stderr(saved):
     assert (found.returncode, found.stderr) == (0, "") and found.stdout.startswith("nothing found.")
 
 
+# --- train, evaluate, predict -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory, tensorflow):
+    """A folder of noise in two classes with a file that is no image, and the model that the command makes of it."""
+    folder = Folder(tmp_path_factory.mktemp("noise") / "my photos")
+    folder.fill("cats", 6).fill("dogs", 6)
+    folder.put("cats/notes.jpg", b"no pixels")
+    model = folder.path.parent / "pets ü.keras"
+    options = ["--backbone", "Pocket-VGG", "--epochs", "1", "--seed", "3", "--gpu", "off", "--out", str(model)]
+    found = command("train", str(folder.path), *options)
+    return folder, model, found
+
+
+def test_train_says_what_it_does_and_writes_the_model_and_what_belongs_to_it(photographs):
+    folder, model, found = photographs
+    assert (found.returncode, found.stderr) == (0, "")
+    for words in (
+        "Running on the CPU; seed 3.",
+        "my photos: 2 classes (cats, dogs).",
+        "Note: skipped cats/notes.jpg: not an image",
+        "linear probe: pocket_vgg looks once at",
+        "epoch   1/1  ",
+        "validation accuracy",
+        "Kept: the ",
+        "(not a test: choices may have been made on them)",
+        "These validation images chose the model",
+        "pets ü.keras",
+    ):
+        assert words in found.stdout
+    assert {path.name for path in model.parent.iterdir()} == {
+        folder.path.name,
+        *(f"pets ü{suffix}" for suffix in (".keras", ".md", ".json", ".png")),
+    }
+
+
+def test_train_names_every_file_that_it_cannot_use_and_goes_on(folder, tmp_path, capsys, tensorflow):
+    folder.fill("cats", 4).fill("dogs", 4)
+    whole = encoded(noise(100, size=(64, 64)))
+    for name, content in {
+        "words.jpg": b"no pixels",
+        "empty.png": b"",
+        "cut.jpg": whole[: len(whole) // 2],
+        "phone.heic": b"ftypheic",
+        "page.ps.jpg": b"%!PS-Adobe-3.0",
+    }.items():
+        folder.put(f"dogs/{name}", content)
+    (folder.path / "dogs" / "lost.png").symlink_to(tmp_path / "nowhere.png")
+    (folder.path / "dogs" / "album.jpg").mkdir()
+    for name, mode in (("print.jpg", "CMYK"), ("clear.png", "RGBA"), ("gray.png", "L"), ("deep.png", "I;16")):
+        folder.put(f"cats/{name}", noise(len(name)).convert("L" if mode == "I;16" else "RGB").convert(mode))
+    out = tmp_path / "pets.keras"
+    assert cli.main(["train", str(folder.path), "--backbone", "pocket_vgg", "--epochs", "0", "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    skipped = re.findall(r"Note: skipped dogs/(\S+): ", printed.out)
+    assert sorted(skipped) == ["cut.jpg", "empty.png", "lost.png", "page.ps.jpg", "phone.heic", "words.jpg"]
+    assert "10 train, 2 val, no test" in printed.out and printed.err == "" and out.exists()
+
+
+def test_train_without_a_name_calls_the_model_like_the_folder(folder, tmp_path, monkeypatch, tensorflow):
+    folder.fill("cats", 3).fill("dogs", 3)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cli.main(["train", "../photos", "--backbone", "pocket_vgg", "--epochs", "0", "--image-size", "40"]) == 0
+    assert tlutils.photos.load("photos.keras").image_size == (40, 40)
+    monkeypatch.chdir(folder.path)
+    assert cli.main(["train", ".", "--backbone", "pocket_vgg"]) == 2  # here it would lie inside the folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["train"], 2, "FOLDER"),
+        (["train", "missing"], 2, "no data set or folder is called 'missing'"),
+        (["train", "list.txt"], 2, "no data set or folder is called 'list.txt'"),
+        (["train", "good", "--backbone", "mobilenet_v9"], 2, "did you mean 'mobilenet_v"),
+        (["train", "good", "--backbone", "pocket_vgg", "--out", "model.h5"], 2, "must end in .keras"),
+        (["train", "good", "--backbone", "pocket_vgg", "--out", "no/model.keras"], 2, "there is no folder no"),
+        (["train", "good", "--backbone", "pocket_vgg", "--out", "list.keras"], 2, "list.md would be replaced"),
+        (["train", "good", "--backbone", "pocket_vgg", "--out", "good/a.keras"], 2, "which is only read"),
+        (["train", "good", "--epochs", "-1"], 2, "'-1' is not a whole number"),
+        (["train", "good", "--backbone", "pocket_vgg", "--image-size", "8"], 1, "images of at least 16 pixels"),
+        (["train", "empty", "--backbone", "pocket_vgg"], 1, "is empty"),
+        (["train", "flat", "--backbone", "pocket_vgg"], 1, "holds images but no sub-folders"),
+        (["train", "one", "--backbone", "pocket_vgg"], 1, "has one class only (cats)"),
+        (["train", "bad", "--backbone", "pocket_vgg"], 1, "no file of the class 'dogs' can be used"),
+        (["evaluate", "model.keras"], 2, "FOLDER"),
+        (["evaluate", "missing.keras", "good"], 2, "there is no model at missing.keras"),
+        (["evaluate", "list.txt", "good"], 1, "list.txt is not a Keras model"),
+        (["evaluate", "model.keras", "missing"], 2, "there is no folder of images at missing"),
+        (["evaluate", "model.keras", "other"], 1, "does not know (birds); it knows cats, dogs"),
+        (["evaluate", "model.keras", "flat"], 1, "holds images but no sub-folders"),
+        (["predict", "model.keras"], 2, "IMAGE"),
+        (["predict", "missing.keras", "good/cats/0000.png"], 2, "there is no model at missing.keras"),
+        (["predict", "list.txt", "good/cats/0000.png"], 1, "list.txt is not a Keras model"),
+    ],
+)
+def test_a_photo_command_that_cannot_be_done_gets_one_sentence_and_its_code(
+    photographs, tmp_path, monkeypatch, capsys, arguments, code, words
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(photographs[1], "model.keras")
+    (tmp_path / "list.txt").write_text("milk")
+    (tmp_path / "list.md").write_text("milk")
+    for name in ("empty", "flat"):
+        (tmp_path / name).mkdir()
+    Folder(tmp_path / "good").fill("cats", 3).fill("dogs", 3)
+    Folder(tmp_path / "other").fill("cats", 3).fill("birds", 3)
+    Folder(tmp_path / "one").fill("cats", 3)
+    Folder(tmp_path / "bad").fill("cats", 3).put("dogs/1.jpg", b"no pixels")
+    Folder(tmp_path / "flat").put("1.png", noise(1))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert cli.main(arguments) == code
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert printed.err.startswith("tlutils: ") and printed.err.count("\n") == 1
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_there_is_replaced_only_if_asked_for(photographs, tmp_path, capsys):
+    folder, model, _ = photographs
+    copy = shutil.copyfile(model, tmp_path / "pets.keras")
+    before = copy.read_bytes()
+    arguments = ["train", str(folder.path), "--backbone", "pocket_vgg", "--epochs", "0", "--out", str(copy)]
+    assert cli.main(arguments) == 2
+    assert "would be replaced" in capsys.readouterr().err and copy.read_bytes() == before
+    assert cli.main([*arguments, "--overwrite"]) == 0
+    assert copy.read_bytes() != before
+
+
+def test_without_weights_and_network_train_offers_the_pocket_zoo(photographs, tmp_path):
+    nobody = "http://127.0.0.1:9"
+    names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path), **dict.fromkeys(names, nobody), "no_proxy": ""}
+    found = command("train", str(photographs[0].path), "--out", str(tmp_path / "pets.keras"), env=environment)
+    assert found.returncode == 1
+    assert found.stderr.startswith("tlutils: the ImageNet weights of mobilenet_v2 are not on this machine")
+    assert "use the pocket zoo" in found.stderr and found.stderr.endswith("For example: --backbone pocket_resnet\n")
+    assert found.stderr.count("\n") == 1 and "Traceback" not in found.stdout
+    assert not list(tmp_path.glob("pets*"))
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
+def test_train_ends_with_3_where_a_required_gpu_is_missing(photographs, capsys):
+    assert cli.main(["train", str(photographs[0].path), "--backbone", "pocket_vgg", "--gpu", "require"]) == 3
+    assert "Runtime → Change runtime type" in capsys.readouterr().err
+
+
+def test_an_interrupted_training_says_how_to_go_on(photographs, tmp_path, capsys, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tlutils.training, "linear_probe", interrupted)
+    out = tmp_path / "pets.keras"
+    assert cli.main(["train", str(photographs[0].path), "--backbone", "pocket_vgg", "--out", str(out)]) == 130
+    assert capsys.readouterr().err == "tlutils: interrupted: the same command goes on where it was\n"
+
+
+def test_evaluate_prints_the_report_and_what_it_left_out(photographs, folder, capsys):
+    trained_on, model, _ = photographs
+    assert cli.main(["evaluate", str(model), str(trained_on.path)]) == 0
+    printed = capsys.readouterr()
+    assert "images that the model was trained on." in printed.out and printed.err == ""
+    assert "images chose the model, so the numbers flatter it." in printed.out
+    for seed in range(4):
+        folder.put(f"dogs/{seed}.png", noise(1000 + seed))
+    assert cli.main(["evaluate", str(model), str(folder.path)]) == 0
+    assert "on 4 test images" in capsys.readouterr().out
+
+
+def test_predict_names_what_it_can_read_and_ends_with_1_if_there_is_more(photographs, folder, capsys):
+    model = str(photographs[1])
+    images = [str(folder.put(f"{seed}.png", noise(2000 + seed))) for seed in range(2)]
+    assert cli.main(["predict", model, *images]) == 0
+    printed = capsys.readouterr()
+    heading, *lines = printed.out.splitlines()
+    assert heading.split() == ["image", "first", "second"] and printed.err == ""
+    for image, line in zip(images, lines, strict=True):
+        name, first, p, second, q = line.replace(image, "image").split()
+        assert (name, {first, second}) == ("image", {"cats", "dogs"})
+        assert float(p) >= float(q) and float(p) + float(q) == pytest.approx(1, abs=0.002)
+
+    words = str(folder.put("words.txt", b"milk"))
+    assert cli.main(["predict", model, words, *images]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[1:] == lines
+    assert printed.err.startswith(f"tlutils: {words}: not an image") and printed.err.count("\n") == 1
+    assert cli.main(["predict", model, words]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_predict_gives_json_to_programs(photographs, folder):
+    image, words = folder.put("ö.png", noise(3000)), folder.put("words.txt", b"milk")
+    found = command("predict", "--json", str(photographs[1]), str(image), str(words))
+    assert found.returncode == 1 and found.stderr.startswith(f"tlutils: {words}: not an image")
+    first, second = json.loads(found.stdout)
+    assert first["file"] == str(image) and first["problem"] is None
+    assert {row["name"] for row in first["classes"]} == {"cats", "dogs"}
+    assert sum(row["probability"] for row in first["classes"]) == pytest.approx(1)
+    assert second == {"file": str(words), "classes": [], "problem": second["problem"]} and second["problem"]
+
+
+@pytest.mark.parametrize(
+    ("name", "codes"),
+    [("train", ["0", "1", "2", "3", "130"]), ("evaluate", ["0", "1", "2"]), ("predict", ["0", "1", "2"])],
+)
+def test_the_exit_codes_are_documented(capsys, name, codes):
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    listed = text[text.index("Exit codes:") : text.index("positional arguments")]
+    assert re.findall(r"(?:codes:|,) (\d+) ", listed) == codes
+
+
 # --- lists and doctor -------------------------------------------------------------------------------------------------
 
 
@@ -288,6 +505,91 @@ def test_datasets_are_listed_with_their_licences(capsys):
     assert cli.main(["datasets"]) == 0
     text = capsys.readouterr().out
     assert "digits\n" in text and "licence: CC BY 4.0" in text and "(229 MB)" in text
+    assert "people: the voices of six people" in text
+
+
+@pytest.fixture
+def fetchable(tmp_path, monkeypatch):
+    """A function that registers data sets under these names: each comes from an archive saved by hand, if there is one.
+
+    Where there is none, it would come from a server that does not answer.
+    """
+    import io
+    import tarfile
+
+    from tlutils import data
+    from tlutils.downloads import Archive, Contents, Download
+
+    home = tmp_path / "keras" / "datasets"
+    home.mkdir(parents=True)
+    monkeypatch.setenv("KERAS_HOME", str(home.parent))
+    monkeypatch.setenv("NO_PROXY", "*")
+
+    def register(*names, saved=()):
+        described = {"description": "small", "licence": "CC0", "citation": "none", "people": "none"}
+        sources = [data.registry()["digits"]]
+        for name in names:
+            url = f"http://127.0.0.1:1/{name}.tar"
+            archive = Archive(url, "files", f"{name}.tar")
+            download = Download(name, name, (archive,), Contents("*/*.jpg", 1))
+            sources.append(data.DataSource(name=name, url=url, download=download, **described))
+        for name in saved:
+            with tarfile.open(home / f"{name}.tar", "w") as archive:
+                member = tarfile.TarInfo("files/a/1.jpg")
+                member.size = 3
+                archive.addfile(member, io.BytesIO(b"one"))
+        monkeypatch.setattr(data, "_SOURCES", tuple(sources))
+        return home
+
+    return register
+
+
+def test_datasets_get_fetches_and_says_where(fetchable, capsys):
+    home = fetchable("ants", "bees", saved=["ants", "bees"])
+    assert cli.main(["datasets"]) == 0
+    assert capsys.readouterr().out.count("here: no; tlutils datasets get") == 2
+    assert cli.main(["datasets", "get", "ants", "bees", "digits"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == "" and printed.out.splitlines() == [
+        "ants: from http://127.0.0.1:1/ants.tar; licence: CC0",
+        f"ants: checked, in {home / 'ants'}",
+        "bees: from http://127.0.0.1:1/bees.tar; licence: CC0",
+        f"bees: checked, in {home / 'bees'}",
+        "digits: made or installed on this machine, nothing to fetch",
+    ]
+    assert (home / "ants" / "a" / "1.jpg").read_bytes() == b"one"
+    assert cli.main(["datasets", "get", "ants"]) == 0
+    assert capsys.readouterr().out == f"ants: checked, in {home / 'ants'}\n"
+    assert cli.main(["datasets"]) == 0
+    assert f"here: {home / 'ants'}\n" in capsys.readouterr().out
+
+
+def test_datasets_get_goes_on_after_one_that_fails(fetchable, capsys):
+    home = fetchable("ants", "bees", saved=["bees"])
+    assert cli.main(["datasets", "get", "ants", "bees"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("tlutils: could not fetch http://127.0.0.1:1/ants.tar for the data set 'ants'")
+    assert printed.err.count("\n") == 1 and "Traceback" not in printed.err
+    assert (home / "bees").is_dir() and not (home / "ants").exists()
+
+
+def test_datasets_get_of_an_unknown_name_lists_the_known_and_fetches_nothing(fetchable, capsys):
+    home = fetchable("ants", saved=["ants"])
+    assert cli.main(["datasets", "get", "ants", "wasps"]) == 2
+    printed = capsys.readouterr()
+    assert printed.err == "tlutils: no data set is called 'wasps'; known are digits, ants\n" and printed.out == ""
+    assert not (home / "ants").exists()
+    assert cli.main(["datasets", "get"]) == 2
+    assert "NAME" in capsys.readouterr().err
+
+
+def test_datasets_says_what_is_only_half_there(fetchable, capsys):
+    home = fetchable("ants")
+    (home / "ants").mkdir()
+    assert cli.main(["datasets"]) == 0
+    assert "it holds 0 files */*.jpg, expected 1" in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["datasets", "get", "ants"]) == 1
+    assert "Move it away or delete it" in capsys.readouterr().err
 
 
 def test_backbones_are_listed(capsys):

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import unicodedata
 import warnings
+import wave
 import zlib
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from PIL import Image, ImageFile
 from sklearn.datasets import load_digits
 
 from tlutils import data, letters
-from tlutils.data import DataError, DataWarning
+from tlutils.data import DataError, DataWarning, registry
+from tlutils.downloads import Contents
 
 HYMENOPTERA = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets" / "hymenoptera_data"
 needs_hymenoptera = pytest.mark.skipif(not HYMENOPTERA.is_dir(), reason="no hymenoptera_data in $KERAS_HOME/datasets")
@@ -188,13 +191,18 @@ def test_the_test_patches_of_patterns_are_always_the_same():
 
 def test_registry_describes_each_source():
     sources = data.registry()
-    assert list(sources) == ["digits", "letters", "tilted_digits", "patterns", "flowers", "hymenoptera"]
-    assert all(source.name == name and source.licence and source.citation for name, source in sources.items())
+    fetched = ["flowers", "beans", "hymenoptera", "spoken_digits"]
+    assert list(sources) == ["digits", "letters", "tilted_digits", "patterns", *fetched]
+    for name, source in sources.items():
+        assert source.name == name and source.licence and source.citation and source.people
+        assert (source.download is not None) == (name in fetched)
     flowers = sources["flowers"]
     assert flowers.url == "http://download.tensorflow.org/example_images/flower_photos.tgz"
     assert flowers.bytes == 228_813_984
     assert flowers.sha256 == "4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c"
-    assert "ImageNet" in sources["hymenoptera"].description and sources["hymenoptera"].sha256 is None
+    assert "ImageNet" in sources["hymenoptera"].description
+    assert sources["hymenoptera"].sha256 is sources["hymenoptera"].bytes is sources["digits"].bytes is None
+    assert sources["beans"].bytes == 143_812_152 + 18_504_213 + 17_708_541 and sources["beans"].sha256 is None
 
 
 @pytest.mark.parametrize(
@@ -208,7 +216,8 @@ def test_unknown_name_suggests_the_nearest(wrong, nearest):
 
 def test_unknown_name_like_no_other_lists_all():
     with pytest.raises(
-        DataError, match="Known data sets: digits, letters, tilted_digits, patterns, flowers, hymenoptera"
+        DataError,
+        match="Known data sets: digits, letters, tilted_digits, patterns, flowers, beans, hymenoptera, spoken_digits",
     ) as error:
         data.load("zzzz")
     assert "Did you mean" not in str(error.value)
@@ -219,50 +228,60 @@ def test_source_of_another_type():
         data.load(np.zeros((2, 8, 8)))
 
 
-def test_flowers_without_a_network(tmp_path, monkeypatch):
-    import keras
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty folder of data sets, and no network."""
+    from tlutils import downloads
 
-    def get_file(*arguments, **options):
-        raise Exception("URL fetch failure on http://…: None -- no route to host")
+    def no_network(self, archive, *arguments):
+        raise DataError(f"no route to {archive.url}")
 
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(keras.utils, "get_file", get_file)
-    with pytest.raises(DataError, match=r"no route to host.*http://download\.tensorflow\.org/\S+\.tgz") as error:
-        data.load("flowers")
-    assert str(tmp_path / "datasets" / "flower_photos.tgz") in str(error.value)
+    monkeypatch.setattr(downloads.Download, "_download", no_network)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    folder = tmp_path / "keras" / "datasets"
+    folder.mkdir(parents=True)
+    return folder
 
 
-def test_flowers_are_fetched_with_their_hash_and_once(folder, tmp_path, monkeypatch):
-    import keras
+def photographs(folder, count):
+    """Different JPEGs in two classes: bytes after the end of a JPEG do not matter, which makes them cheap."""
+    photo = encoded(noise(0))
+    for i in range(count):
+        path = folder / "ab"[i % 2] / f"{folder.name} {i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photo + folder.name.encode() + i.to_bytes(2, "big"))
 
-    calls = []
 
-    def get_file(name, origin, **options):
-        calls.append((name, origin, options))
-        photo = encoded(noise(0))
-        for i in range(3670):  # bytes after the end of a JPEG do not matter: cheap different files
-            path = tmp_path / "datasets" / "flower_photos_extracted" / "flower_photos" / "ab"[i % 2] / f"{i}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(photo + i.to_bytes(2, "big"))
-        return str(tmp_path / "datasets" / "flower_photos_extracted")
+@pytest.mark.parametrize("name", ["flowers", "beans", "spoken_digits"])
+def test_a_data_set_that_is_not_here_is_fetched(home, name):
+    with pytest.raises(DataError, match="no route to http"):
+        data.load(name)
+    assert list(home.iterdir()) == []
 
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(keras.utils, "get_file", get_file)
+
+@pytest.mark.parametrize("place", ["flower_photos", "flower_photos_extracted/flower_photos"])
+def test_flowers_that_are_here_need_no_network(home, place):
+    photographs(home / place, 3670)
     task = data.load("flowers")
     assert (task.name, len(task.train), len(task.val), task.test) == ("flowers", 2936, 734, None)
-    ((name, origin, options),) = calls
-    source = data.registry()["flowers"]
-    assert (name, origin, options["file_hash"]) == ("flower_photos.tgz", source.url, source.sha256)
-    assert options["hash_algorithm"] == "sha256" and options["extract"]
-    data.load("flowers")
-    assert len(calls) == 1
+    next((home / place).rglob("*.jpg")).unlink()
+    with pytest.raises(DataError, match=r"holds 3,669 files|no route to http"):
+        data.load("flowers")
 
 
-def test_hymenoptera_missing_says_where_to_put_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+def test_beans_have_all_three_sides(home):
+    for side, count in (("train", 1034), ("validation", 133), ("test", 128)):
+        photographs(home / "beans" / side, count)
+    task = data.load("beans")
+    assert (task.name, len(task.train), len(task.val), len(task.test)) == ("beans", 1034, 133, 128)
+
+
+def test_hymenoptera_is_not_fetched_without_being_asked_for(home):
     with pytest.raises(DataError, match=r"https://download\.pytorch\.org/tutorial/hymenoptera_data\.zip") as error:
         data.load("hymenoptera")
-    assert str(tmp_path / "datasets" / "hymenoptera_data") in str(error.value)
+    message = str(error.value)
+    assert str(home / "hymenoptera_data") in message and "tlutils datasets get hymenoptera" in message
+    assert "licence is not stated" in message
 
 
 @needs_hymenoptera
@@ -281,6 +300,99 @@ def test_decoded_photographs_are_close_to_a_full_decode():
     for path, pixels in zip(examples.paths[::10], examples.subset(range(0, len(examples), 10)).images()):
         full = Image.open(path).convert("RGB").resize((96, 96), Image.Resampling.BILINEAR)
         assert np.abs(pixels.astype(int) - np.asarray(full)).mean() < 3
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Spoken digits
+
+SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+
+
+@pytest.fixture
+def spoken(home, monkeypatch):
+    """Sines in place of the recordings, four of each digit by each speaker: the digit decides how high they are."""
+    from tlutils import sounds
+
+    folder = home / "free-spoken-digit-dataset" / "recordings"
+    folder.mkdir(parents=True)
+    rng, time = np.random.default_rng(0), np.arange(4000) / sounds.RATE
+    for digit in range(10):
+        for speaker in SPEAKERS:
+            for take in range(4):
+                samples = 0.4 * np.sin(2 * np.pi * 200 * (digit + 1) * time) + 0.01 * rng.normal(size=4000)
+                with wave.open(str(folder / f"{digit}_{speaker}_{take}.wav"), "wb") as file:
+                    file.setparams((1, 2, sounds.RATE, 0, "NONE", ""))
+                    file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
+    source = data.registry()["spoken_digits"]
+    source = replace(source, download=replace(source.download, contents=Contents("*.wav", 240)))
+    monkeypatch.setattr(data, "_SOURCES", (source,))
+    return folder
+
+
+def speakers(examples):
+    return set(examples.groups)
+
+
+def test_spoken_digits_are_split_by_speaker(spoken):
+    sides = set()
+    for seed in range(4):
+        task = data.load("spoken_digits", seed=seed)
+        assert [len(part) for part in (task.train, task.val, task.test)] == [120, 40, 80]
+        assert speakers(task.test) == {"theo", "yweweler"}
+        assert speakers(task.train) | speakers(task.val) == set(SPEAKERS[:4]) and len(speakers(task.val)) == 1
+        assert not speakers(task.train) & speakers(task.val)
+        for part in (task.train, task.val, task.test):
+            assert len(set(np.bincount(part.labels, minlength=10))) == 1  # each digit equally often
+        assert f"split by speaker: {next(iter(speakers(task.val)))} held out" in task.notes[0]
+        sides |= speakers(task.val)
+    assert len(sides) > 1  # the seed decides who validates
+    assert len(speakers(data.load("spoken_digits", val_fraction=0.5).val)) == 2
+
+
+def test_spoken_digits_are_pictures_of_their_recordings(spoken):
+    from tlutils import sounds
+
+    task = data.load("spoken_digits", image_size=(64, 125))
+    assert (task.class_names, task.channels) == (tuple("0123456789"), 1)
+    assert (task.test.images().shape, task.test.images().dtype) == ((80, 64, 125, 1), np.uint8)
+    brightest = 63 - task.test.images()[:, :, 30, 0].argmax(axis=1)
+    wanted = [np.abs(sounds.band_centres() - 200 * (digit + 1)).argmin() for digit in task.test.labels]
+    assert np.abs(brightest - wanted).max() <= 1
+    first = sounds.spectrogram(sounds.read_wav(spoken / "0_theo_0.wav"))
+    assert np.array_equal(task.test.images()[0, ..., 0], first)
+    assert np.array_equal(data.load("spoken_digits", image_size=(64, 125)).train.images(), task.train.images())
+
+
+def test_spoken_digits_come_in_any_size_and_in_colour(spoken):
+    assert data.load("spoken_digits").train.images().shape == (120, 32, 32, 1)
+    images = data.load("spoken_digits", image_size=96, channels=3).val.images()
+    assert images.shape == (40, 96, 96, 3) and np.array_equal(images[..., 0], images[..., 2])
+
+
+def test_few_spoken_digits_come_from_the_speakers_that_are_left(spoken):
+    whole, few, fewer = (data.load("spoken_digits", seed=1, labels_per_class=k) for k in (None, 6, 2))
+    assert few.val is None and np.bincount(few.train.labels).tolist() == [6] * 10
+    assert speakers(few.train) <= speakers(whole.train)
+    assert np.array_equal(few.test.images(), whole.test.images())
+    assert {image.tobytes() for image in fewer.train.images()} < {image.tobytes() for image in few.train.images()}
+    with pytest.raises(DataError, match="only 12 different images"):
+        data.load("spoken_digits", labels_per_class=13)
+
+
+def test_spoken_digits_have_their_groups_already(spoken):
+    with pytest.raises(DataError, match="groups are not accepted for 'spoken_digits'"):
+        data.load("spoken_digits", groups=lambda path: path.name)
+
+
+@pytest.mark.skipif(registry()["spoken_digits"].download.locate() is None, reason="the recordings are not here")
+def test_the_real_spoken_digits():
+    task = data.load("spoken_digits", image_size=(64, 125))
+    assert [len(part) for part in (task.train, task.val, task.test)] == [1500, 500, 1000]
+    assert [sorted(speakers(part)) for part in (task.test, task.val)] == [["theo", "yweweler"], [*speakers(task.val)]]
+    for part in (task.train, task.val, task.test):
+        images = part.images()
+        assert (images.reshape(len(images), -1).max(axis=1) == 255).all()
+        assert set(np.bincount(part.labels)) == {50 * len(speakers(part))}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

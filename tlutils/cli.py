@@ -1,4 +1,4 @@
-"""The ``tlutils`` command: run the notebooks, diagnose a model, list backbones and data sets, check an installation.
+"""The ``tlutils`` command: run the notebooks, make a classifier of photographs and use it, diagnose a model, and more.
 
 Nothing here imports TensorFlow before a command needs it, so that ``tlutils --help`` answers at once.
 """
@@ -108,13 +108,83 @@ def _parser():
     diagnose.add_argument("model", metavar="MODEL", help="a .keras or .h5 file")
     diagnose.add_argument("folder", nargs="?", metavar="FOLDER", help="the images; none looks at the model alone")
 
+    _add_photo_commands(commands)
     backbones = commands.add_parser("backbones", help="list the pretrained models")
     backbones.set_defaults(command=_backbones)
-    datasets = commands.add_parser("datasets", help="list the data sets")
+    datasets = commands.add_parser(
+        "datasets",
+        help="list the data sets, or fetch some",
+        description="List the data sets, with licence, source and what is on this machine. `tlutils datasets get NAME` "
+        "fetches.",
+    )
     datasets.set_defaults(command=_datasets)
+    get = datasets.add_subparsers(metavar="get").add_parser(
+        "get",
+        help="fetch data sets into $KERAS_HOME/datasets (~/.keras/datasets)",
+        description="Fetch data sets into $KERAS_HOME/datasets, by default ~/.keras/datasets, and check them. What is "
+        "there already is checked and not fetched again. Exit codes: 0 all of them are there, 1 one could not be "
+        "fetched or is not what is expected (the others are fetched all the same), 2 a name is unknown and nothing was "
+        "fetched, 130 interrupted: nothing is left of the data set that was on its way.",
+    )
+    get.set_defaults(command=_datasets_get)
+    get.add_argument("names", nargs="+", metavar="NAME", help="as `tlutils datasets` lists them")
     doctor = commands.add_parser("doctor", help="check this installation and say how to mend it")
     doctor.set_defaults(command=_doctor)
     return parser
+
+
+def _add_photo_commands(commands):
+    train = commands.add_parser(
+        "train",
+        help="make a classifier of a folder of photographs",
+        description="Train a classifier on a folder with one sub-folder of images a class, or with train/, val/ and "
+        "test/: a linear probe, then fine-tuning, which is kept only if it gets more validation images right. Files "
+        "that are no images are reported and left out. Beside the model are written a model card (.md), the report "
+        "(.json) and the learning curves (.png). Interrupted, the same command goes on where it was. FOLDER is only "
+        "read. Exit codes: 0 the model is written, 1 the images or the weights could not be used or training failed, 2 "
+        "the command was wrong or a file would be replaced, 3 a GPU was required and there is none, 130 interrupted.",
+    )
+    train.set_defaults(command=_train)
+    train.add_argument("folder", metavar="FOLDER", help="the images, or the name of a registered data set")
+    train.add_argument("--backbone", default="mobilenet_v2", metavar="NAME", help="default: %(default)s")
+    train.add_argument("--out", metavar="FILE", help="the model, a .keras file (default: FOLDER's name, here)")
+    train.add_argument("--overwrite", action="store_true", help="replace what an earlier training wrote there")
+    train.add_argument(
+        "--epochs",
+        type=_at_least(0),
+        default=10,
+        metavar="N",
+        help="epochs of fine-tuning, at most (default: 10; 0: none)",
+    )
+    train.add_argument("--augment", action="store_true", help="turn, shift, scale and mirror the images; slower")
+    train.add_argument(
+        "--image-size", type=_at_least(1), metavar="PIXELS", help="side of the images (default: the backbone's own)"
+    )
+    train.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="seed of every random draw")
+    train.add_argument("--gpu", choices=("auto", "require", "off"), default="auto", help="default: %(default)s")
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure a trained classifier on a folder of images",
+        description="Measure a model that `tlutils train` wrote on a folder with one sub-folder of images a class: on "
+        "its test/ where it has one, else on all its images. Images that the model was trained on are left out. Exit "
+        "codes: 0 it was measured, 1 the model or the images could not be used, 2 the command was wrong.",
+    )
+    evaluate.set_defaults(command=_evaluate)
+    evaluate.add_argument("model", metavar="MODEL", help="a .keras file that tlutils train wrote")
+    evaluate.add_argument("folder", metavar="FOLDER", help="the images")
+
+    predict = commands.add_parser(
+        "predict",
+        help="name what images show",
+        description="Give the three most probable classes of each image, by a model that `tlutils train` wrote. Exit "
+        "codes: 0 every file was read, 1 a file could not be read (the others are named all the same) or the model "
+        "could not, 2 the command was wrong.",
+    )
+    predict.set_defaults(command=_predict)
+    predict.add_argument("model", metavar="MODEL", help="a .keras file that tlutils train wrote")
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    predict.add_argument("--json", action="store_true", help="print JSON: file, classes, problem")
 
 
 def _at_least(minimum):
@@ -266,6 +336,93 @@ def _diagnose(arguments):
     return FOUND if found.errors else OK
 
 
+# --- train, evaluate, predict -----------------------------------------------------------------------------------------
+
+
+def _train(arguments):
+    folder = Path(arguments.folder).expanduser()
+    source = folder if folder.is_dir() else _dataset(arguments.folder)
+    out = Path(arguments.out or f"{Path(source).resolve().name}.keras").expanduser()
+    backbone = _backbone(arguments.backbone)
+    photos, runtime = _import("photos"), _import("runtime")
+    try:
+        print(runtime.setup(arguments.gpu, arguments.seed), flush=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", _import("data").DataWarning)  # they stand in the summary
+            trained = photos.train(
+                source,
+                out,
+                backbone,
+                image_size=arguments.image_size,
+                epochs=arguments.epochs,
+                augment=arguments.augment,
+                seed=arguments.seed,
+                overwrite=arguments.overwrite,
+                progress=True,
+            )
+    except runtime.GPURequiredError as error:
+        raise CommandError(str(error), NO_GPU) from None
+    except photos.PlaceError as error:
+        raise CommandError(f"{error} (see --out and --overwrite)", USAGE) from None
+    except FileNotFoundError as error:  # of weights
+        raise CommandError(f"{_one_line(error)} For example: --backbone pocket_resnet") from None
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise CommandError(_one_line(error)) from None
+    except KeyboardInterrupt:
+        raise CommandError("interrupted: the same command goes on where it was", INTERRUPTED) from None
+    print(f"\n{trained}")
+    return OK
+
+
+def _evaluate(arguments):
+    folder = Path(arguments.folder).expanduser()
+    if not folder.is_dir():
+        raise CommandError(f"there is no folder of images at {folder}", USAGE)
+    classifier = _classifier(arguments.model)
+    try:
+        report, notes = classifier.evaluate(folder)
+    except (ValueError, RuntimeError) as error:
+        raise CommandError(_one_line(error)) from None
+    for note in notes:
+        print(f"Note: {note}.")
+    print(report)
+    return OK
+
+
+def _predict(arguments):
+    predictions = _classifier(arguments.model).predict(arguments.images)
+    if arguments.json:
+        found = [
+            {
+                "file": prediction.file,
+                "classes": [{"name": name, "probability": p} for name, p in prediction.classes],
+                "problem": prediction.problem,
+            }
+            for prediction in predictions
+        ]
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+    elif rows := [(p.file, *(f"{name} {share:.3f}" for name, share in p.classes)) for p in predictions if p.classes]:
+        heading = ("image", "first", "second", "third")[: len(rows[0])]
+        print(_import("tables").as_text(heading, rows, "", left=range(len(heading))))
+    problems = [prediction for prediction in predictions if prediction.problem]
+    for prediction in problems:
+        print(f"tlutils: {prediction.file}: {prediction.problem}", file=sys.stderr)
+    return FAILED if problems else OK
+
+
+def _classifier(path):
+    try:
+        return _import("photos").load(path)
+    except FileNotFoundError as error:
+        raise CommandError(str(error), USAGE) from None
+    except (ValueError, ImportError) as error:
+        raise CommandError(_one_line(error)) from None
+
+
+def _one_line(error):
+    return " ".join(str(error).split())
+
+
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 
@@ -276,11 +433,44 @@ def _datasets(arguments):
         for line in (
             source.description,
             f"licence: {source.licence}",
+            f"people: {source.people}",
             f"from: {source.url}{size}" if source.url else "",
+            _whereabouts(source.download) if source.download else "",
         ):
             for part in textwrap.wrap(line, 100, break_long_words=False, break_on_hyphens=False):
                 print(f"    {part}")
     return OK
+
+
+def _whereabouts(download):
+    try:
+        folder = download.locate()
+    except ValueError as error:
+        return f"here: no; {error}"
+    return f"here: {folder}" if folder else f"here: no; tlutils datasets get {download.name}"
+
+
+def _datasets_get(arguments):
+    data = _import("data")
+    sources = data.registry()
+    for name in arguments.names:
+        if name not in sources:
+            raise CommandError(f"no data set is called {name!r}; known are {', '.join(sources)}", USAGE)
+    code = OK
+    for name in dict.fromkeys(arguments.names):
+        source = sources[name]
+        if source.download is None:
+            print(f"{name}: made or installed on this machine, nothing to fetch")
+            continue
+        try:
+            if source.download.locate() is None:
+                size = f", {source.bytes / 1e6:.0f} MB" if source.bytes else ""
+                print(f"{name}: from {source.url}{size}; licence: {source.licence}", flush=True)
+            print(f"{name}: checked, in {source.download.fetch()}", flush=True)
+        except data.DataError as error:
+            print(f"tlutils: {error}", file=sys.stderr)
+            code = FAILED
+    return code
 
 
 def _backbones(arguments):

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tlutils.downloads import Archive, Contents, Download
 from tlutils.folders import read_folder
 from tlutils.images import DECODER, THREADS, decode, decode_all
 from tlutils.notes import DataError, DataWarning, Log, listed
@@ -372,15 +373,36 @@ def from_arrays(name, train, val=None, test=None, *, class_names=None, kind="cla
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where a data set comes from. ``bytes`` and ``sha256`` are those of the file at ``url``, ``None`` if not known."""
+    """Where a data set comes from, what it may be used for, and who is in it.
+
+    Attributes:
+        name: What ``load`` calls it.
+        description: What it holds and how it is split.
+        url: The archive, or the page about it; ``None`` if it is made on the spot.
+        licence: Its licence, or ``"not stated"``.
+        citation: Whom to cite.
+        people: What is known about people in the pictures or recordings.
+        download: What is fetched and how it is checked; ``None`` if it needs no network.
+    """
 
     name: str
     description: str
     url: str | None
-    bytes: int | None
-    sha256: str | None
     licence: str
     citation: str
+    people: str
+    download: Download | None = None
+
+    @property
+    def bytes(self):
+        """The size of all that is fetched, or ``None`` if that is not known or nothing is."""
+        return None if self.download is None else self.download.bytes
+
+    @property
+    def sha256(self):
+        """The hash (hex) of the archive, or ``None`` where there is not exactly one with a lasting hash."""
+        archives = () if self.download is None else self.download.archives
+        return archives[0].sha256 if len(archives) == 1 else None
 
 
 def registry():
@@ -388,16 +410,17 @@ def registry():
     return {source.name: source for source in _SOURCES}
 
 
+_SPOKEN_DIGITS_COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
+
 _DIGITS = DataSource(
     name="digits",
     description="1,797 handwritten digits of 13 writers, 8×8 pixels enlarged to 32×32; comes with scikit-learn. "
     "Test: the last 797 in file order, because writers are contiguous and a random split puts them on both sides.",
     url="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
-    bytes=None,
-    sha256=None,
     licence="CC BY 4.0",
     citation="E. Alpaydin and C. Kaynak (1998). Optical Recognition of Handwritten Digits. UCI Machine Learning "
     "Repository. https://doi.org/10.24432/C50P49",
+    people="the handwriting of 13 people; who wrote which digit is not stated",
 )
 
 _SOURCES = (
@@ -407,10 +430,9 @@ _SOURCES = (
         description="5,000 printed letters, drawn on the spot with Matplotlib's fonts, 32×32; the source task of the "
         "pocket zoo. Validation: fonts that are not in training.",
         url=None,
-        bytes=None,
-        sha256=None,
         licence="Apache-2.0, as this package; the fonts come with Matplotlib under free licences of their own",
         citation="tlutils.letters, part of this book",
+        people="none",
     ),
     replace(
         _DIGITS,
@@ -423,19 +445,68 @@ _SOURCES = (
         description="1,800 patches of ten printed patterns, drawn on the spot with Matplotlib's hatches, 32×32. Test: "
         "800 of them, always the same.",
         url=None,
-        bytes=None,
-        sha256=None,
         licence="Apache-2.0, as this package",
         citation="tlutils.targets, part of this book",
+        people="none",
     ),
     DataSource(
         name="flowers",
         description="3,670 photographs of flowers: daisy, dandelion, roses, sunflowers, tulips. No splits of its own.",
         url="http://download.tensorflow.org/example_images/flower_photos.tgz",
-        bytes=228_813_984,
-        sha256="4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c",
         licence="CC BY 2.0; LICENSE.txt in the archive names the author of each photograph",
         citation="The TensorFlow Team (2019). Flowers. http://download.tensorflow.org/example_images/flower_photos.tgz",
+        people="LICENSE.txt names the photographers; whether people are in the pictures is not stated",
+        download=Download(
+            name="flowers",
+            folder="flower_photos",
+            archives=(
+                Archive(
+                    url="http://download.tensorflow.org/example_images/flower_photos.tgz",
+                    folder="flower_photos",
+                    saved_as="flower_photos.tgz",
+                    bytes=228_813_984,
+                    sha256="4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c",
+                ),
+            ),
+            contents=Contents(pattern="*/*.jpg", files=3670),
+            # where keras.utils.get_file unpacks it, depending on how it is called
+            elsewhere=(
+                "flower_photos_extracted/flower_photos",
+                "flower_photos/flower_photos",
+                "flower_photos.tgz/flower_photos",
+            ),
+        ),
+    ),
+    DataSource(
+        name="beans",
+        description="1,295 photographs of bean leaves, healthy or with one of two diseases (angular leaf spot, bean "
+        "rust): 1,034 to train, 133 to validate, 128 to test. Taken in fields in Uganda with smartphones and labelled "
+        "there by experts. Whether photographs of one plant are on two sides is not stated.",
+        url="https://github.com/AI-Lab-Makerere/ibean",
+        licence="MIT",
+        citation="Makerere AI Lab (2020). Bean disease dataset. https://github.com/AI-Lab-Makerere/ibean",
+        people="leaves in the field; whether people are in the pictures, such as the hand that holds a leaf, is not "
+        "stated",
+        download=Download(
+            name="beans",
+            folder="beans",
+            archives=tuple(
+                Archive(
+                    url=f"https://storage.googleapis.com/ibeans/{side}.zip",
+                    folder=side,
+                    becomes=side,
+                    saved_as=f"beans_{side}.zip",
+                    bytes=size,
+                    sha256=sha256,
+                )
+                for side, size, sha256 in (
+                    ("train", 143_812_152, "284fe8456ce20687f4367ae7ad94a64577e7f9fde2c2c6b1c74340ab5dc82715"),
+                    ("validation", 18_504_213, "90b7aa1c26d91d9afff07a30bbc67a5ea34f1f1397f068d8675be09d7d0c602d"),
+                    ("test", 17_708_541, "ca67b15d960d1e2fd9d23fd8498ce86818ead90755c630a43baf19ec4af09312"),
+                )
+            ),
+            contents=Contents(pattern="*/*/*.jpg", files=1295),
+        ),
     ),
     DataSource(
         name="hymenoptera",
@@ -443,11 +514,61 @@ _SOURCES = (
         "a network pretrained there has met them before. One more file, train/ants/imageNotFound.gif, shows no ant but "
         "the words “image not found”; it is left out.",
         url="https://download.pytorch.org/tutorial/hymenoptera_data.zip",
-        bytes=None,
-        sha256=None,
         licence="not stated",
         citation="S. Chilamkurthy. Transfer Learning for Computer Vision Tutorial. PyTorch. "
         "https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html",
+        people="looked through for this book: insects in close-up, here and there the hand or the foot of somebody, no "
+        "face; some pictures bear the name of the photographer",
+        download=Download(
+            name="hymenoptera",
+            folder="hymenoptera_data",
+            archives=(
+                Archive(
+                    url="https://download.pytorch.org/tutorial/hymenoptera_data.zip",
+                    folder="hymenoptera_data",
+                    saved_as="hymenoptera_data.zip",
+                ),
+            ),
+            contents=Contents(
+                pattern="**/*",
+                files=398,
+                bytes=47_385_924,
+                sha256="b0e3506710bc375be5996e1c9b29818c80cdfc19bcc324e560091da6690149ec",
+                listing="hymenoptera_files.txt",
+            ),
+            elsewhere=("hymenoptera_data_extracted/hymenoptera_data",),
+        ),
+    ),
+    DataSource(
+        name="spoken_digits",
+        description="3,000 recordings of the English digits 0 to 9, 50 of each by six speakers, as spectrograms: 64 "
+        "mel bands from 50 to 4,000 Hz upwards, the first second to the right in frames of 32 ms every 8 ms, 60 dB "
+        "from white to black (tlutils.sounds). Test: the speakers theo and yweweler. Validation: whole speakers drawn "
+        "from the four others, one of them by default.",
+        url="https://github.com/Jakobovski/free-spoken-digit-dataset",
+        licence="CC BY-SA 4.0",
+        citation="Z. Jackson, C. Souza, J. Flaks, Y. Pan, H. Nicolas and A. Thite (2018). Free Spoken Digit Dataset. "
+        f"https://doi.org/10.5281/zenodo.1342401; here as of commit {_SPOKEN_DIGITS_COMMIT}",
+        people="the voices of six people, who can be recognised by them; they are named by a first name or a nickname, "
+        "and the data set's metadata.py states for each a gender, all male, and an accent",
+        download=Download(
+            name="spoken_digits",
+            folder="free-spoken-digit-dataset/recordings",
+            archives=(
+                Archive(
+                    url=f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{_SPOKEN_DIGITS_COMMIT}.zip",
+                    folder=f"free-spoken-digit-dataset-{_SPOKEN_DIGITS_COMMIT}/recordings",
+                    saved_as=f"free-spoken-digit-dataset-{_SPOKEN_DIGITS_COMMIT}.zip",
+                ),
+            ),
+            # GitHub packs its archives anew now and then, so the recordings are pinned and not the archive
+            contents=Contents(
+                pattern="*.wav",
+                files=3000,
+                bytes=21_128_848,
+                sha256="1801eae019c063377d98f831d3f93574f259475df7332bb0e3d1b080fb5e6959",
+            ),
+        ),
     ),
 )
 
@@ -522,10 +643,11 @@ def _load_letters(options, log):
     return _array_task("letters", pixels, labels, parts, tuple(letters.CLASS_NAMES), options, log)
 
 
-def _array_task(name, pixels, labels, parts, class_names, options, log, targets=None):
+def _array_task(name, pixels, labels, parts, class_names, options, log, targets=None, groups=None):
     """Cut gray ``pixels`` (N, height, width) into a task by the positions in ``parts``, few-shot if asked.
 
     With ``targets``, one number an image, the task is a regression; ``labels`` then only decides what is drawn.
+    ``groups`` says whom each image comes from.
     """
     channels = options.channels or 1
     pixels = np.repeat(pixels[..., None], channels, axis=-1)
@@ -539,7 +661,13 @@ def _array_task(name, pixels, labels, parts, class_names, options, log, targets=
     return ImageTask(
         name,
         **{
-            side: Examples(wanted[rows], image_size=image_size, channels=channels, pixels=pixels[rows])
+            side: Examples(
+                wanted[rows],
+                image_size=image_size,
+                channels=channels,
+                pixels=pixels[rows],
+                groups=None if groups is None else groups[rows],
+            )
             for side, rows in parts.items()
         },
         class_names=class_names if targets is None else None,
@@ -551,44 +679,59 @@ def _array_task(name, pixels, labels, parts, class_names, options, log, targets=
 
 
 def _load_flowers(options, log):
-    source = registry()["flowers"]
-    home = _keras_home() / "datasets"
-    for folder in (home / "flower_photos_extracted" / "flower_photos", home / "flower_photos"):
-        # get_file would unpack its archive again at every call; a folder with every photograph needs no archive
-        if sum(1 for _ in folder.glob("*/*.jpg")) == 3670:
-            return _load_folder(folder, options, log, name="flowers")
-    from tlutils import runtime
+    return _load_folder(_fetched("flowers"), options, log, name="flowers")
 
-    runtime.require_tensorflow()
-    import keras
 
-    try:
-        unpacked = keras.utils.get_file(
-            "flower_photos.tgz",
-            source.url,
-            file_hash=source.sha256,
-            hash_algorithm="sha256",
-            extract=True,
-            cache_subdir="datasets",
-        )
-    except Exception as error:  # get_file raises bare Exception when the network fails
-        raise DataError(
-            f"could not fetch the data set 'flowers' ({source.bytes / 1e6:.0f} MB): {error}. Check the network; or "
-            f"download {source.url} elsewhere, save it as {home / 'flower_photos.tgz'}, and load again."
-        ) from error
-    return _load_folder(Path(unpacked) / "flower_photos", options, log, name="flowers")
+def _load_beans(options, log):
+    return _load_folder(_fetched("beans"), options, log, name="beans")
 
 
 def _load_hymenoptera(options, log):
-    source = registry()["hymenoptera"]
-    home = _keras_home() / "datasets"
-    folder = home / "hymenoptera_data"
-    if not folder.is_dir():
+    download = registry()["hymenoptera"].download
+    folder = download.locate()
+    if folder is None:
         raise DataError(
-            f"the data set 'hymenoptera' is not at {folder}. Its licence is not stated, so it is not fetched for you: "
-            f"download {source.url} and unpack it in {home}, so that {folder / 'train'} exists."
+            f"the data set 'hymenoptera' is not at {download.path}. Its licence is not stated, so it is not fetched "
+            f"without asking you: look at {download.archives[0].url}, then run: tlutils datasets get hymenoptera"
         )
     return _load_folder(folder, options, log, name="hymenoptera", leave_out=("train/ants/imageNotFound.gif",))
+
+
+def _fetched(name):
+    """The folder of a data set, from the network if need be."""
+    download = registry()[name].download
+    return download.locate() or download.fetch()
+
+
+def _load_spoken_digits(options, log):
+    _refuse_groups("spoken_digits", options)
+    pixels, labels, speakers = _spoken_digits(_fetched("spoken_digits"), registry()["spoken_digits"].download)
+    class_names = tuple(str(digit) for digit in range(10))
+    pixels = _resized(pixels, options.image_size or (32, 32))
+    is_test = np.isin(speakers, _TEST_SPEAKERS)
+    others = np.flatnonzero(~is_test)
+    kept, held = hold_out(
+        labels[others], _digests(pixels[others]), speakers[others], options.val_fraction, options.seed, class_names
+    )
+    parts = {"train": others[kept], "val": others[held], "test": np.flatnonzero(is_test)}
+    names = {side: " and ".join(sorted(set(speakers[rows]))) for side, rows in parts.items()}
+    log.note(f"split by speaker: {names['val']} held out of training, {names['test']} always the test side")
+    return _array_task("spoken_digits", pixels, labels, parts, class_names, options, log, groups=speakers)
+
+
+_TEST_SPEAKERS = ("theo", "yweweler")  # the last two of six by the alphabet
+
+
+@cache
+def _spoken_digits(folder, download):
+    """Spectrograms (uint8, 3,000×64×125), digits and speakers of all recordings, in the order of their file names."""
+    from tlutils import sounds
+
+    download.fetch()  # compares all contents; they are read here anyway, once
+    paths = sorted(folder.glob(download.contents.pattern))
+    names = [path.stem.split("_") for path in paths]  # digit, speaker, number
+    pixels = np.stack([sounds.spectrogram(sounds.read_wav(path)) for path in paths])
+    return pixels, np.array([int(name[0]) for name in names]), np.array([name[1] for name in names])
 
 
 _LOADERS = {
@@ -597,12 +740,10 @@ _LOADERS = {
     "tilted_digits": _load_tilted_digits,
     "patterns": _load_patterns,
     "flowers": _load_flowers,
+    "beans": _load_beans,
     "hymenoptera": _load_hymenoptera,
+    "spoken_digits": _load_spoken_digits,
 }
-
-
-def _keras_home():
-    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
 
 
 def _refuse_groups(name, options):
