@@ -1,21 +1,21 @@
-"""What `diagnose` costs for MobileNetV2 with 200 images, against one `predict` of the same images.
+"""(h) What `diagnose` costs for MobileNetV2 with 200 images, tracing included, against what it may take.
 
-    python benchmarks/diagnose.py
+python benchmarks/diagnose.py
 
 The weights are ImageNet's where $KERAS_HOME holds them, else random ones, which take the same time. The images are
 drawn on the spot; with `hymenoptera` in $KERAS_HOME its folder of photographs is diagnosed as well, decoding included.
 """
 
-import argparse
+import contextlib
 import sys
-import time
 
 import numpy as np
+import table
 
 from tlutils import backbones, data, diagnose
 from tlutils.runtime import setup
 
-GOAL, IMAGES, SIDE = 10, 200, 224
+SECONDS, IMAGES, SIDE = 10, 200, 224
 
 
 def build():
@@ -34,45 +34,22 @@ def build():
     return model, "ImageNet's" if here else "random"
 
 
-def seconds(function, *arguments, **options):
-    started = time.perf_counter()
-    result = function(*arguments, **options)
-    return time.perf_counter() - started, result
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=3, help="default: %(default)s")
-    options = parser.parse_args()
-    print(setup(gpu="auto"))
+def measure(repetitions=3):
+    """Rows of the table."""
+    setup(gpu="auto")
     model, weights = build()
-    print(f"MobileNetV2, {weights} weights, {IMAGES} images of {SIDE}×{SIDE}")
     x = np.random.default_rng(0).integers(0, 256, (IMAGES, SIDE, SIDE, 3)).astype("float32")
-    pair = x[: IMAGES // 2], np.arange(IMAGES // 2) % 2
-    other = x[IMAGES // 2 :], np.arange(IMAGES // 2) % 2
-    cases = {"arrays": (pair, other)}
-    try:
+    half = IMAGES // 2
+    arguments = {f"{IMAGES} images drawn on the spot": [(part, np.arange(half) % 2) for part in (x[:half], x[half:])]}
+    with contextlib.suppress(data.DataError):  # the photographs are not on this machine
         task = data.load("hymenoptera")
         folder = next(path for path in task.train.paths[0].parents if path.name == "train").parent
-        cases[f"folder of {len(task.train) + len(task.val)} photographs"] = (folder, None)
-    except data.DataError as error:
-        print(f"photographs skipped: {error}")
-    model.predict(x[:64], verbose=0)  # Keras traces once
-    for name, (first, second) in cases.items():
-        runs = []
-        for _ in range(options.repetitions):
-            predicting, _ = seconds(model.predict, x, batch_size=64, verbose=0)
-            looking, found = seconds(diagnose.diagnose, model, first, second)
-            runs.append((predicting, looking))
-        predicting, looking = np.median(runs, axis=0)
-        ratios = [b / a for a, b in runs]
-        print(
-            f"{name:<26} predict {predicting:>5.1f} s   diagnose {looking:>5.1f} s   diagnose/predict: min "
-            f"{min(ratios):.1f} median {np.median(ratios):.1f} max {max(ratios):.1f}   ({found.summary()})"
-        )
-        print(f"goal: at most {GOAL} s; it takes {looking:.1f} s")
-    return 0
+        arguments[f"a folder of {len(task.train) + len(task.val)} photographs"] = [folder]
+    for what, given in arguments.items():
+        pairs = [(table.seconds(diagnose.diagnose, model, *given), SECONDS) for _ in range(repetitions)]
+        goal = 1 if len(given) == 2 else None
+        yield table.Row("h", f"diagnose, {weights} weights, {what}", "what it may take", pairs, goal=goal)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(table.main(measure))
