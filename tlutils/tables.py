@@ -3,9 +3,9 @@
 from html import escape
 
 
-def ends_text(interval, digits):
+def ends_text(interval, digits, between=" to "):
     """An interval ``(low, high)`` in words, or a dash for ``None``."""
-    return "–" if interval is None else f"{interval[0]:{digits}} to {interval[1]:{digits}}"
+    return "–" if interval is None else f"{interval[0]:{digits}}{between}{interval[1]:{digits}}"
 
 
 def as_text(heading, rows, note, left=(0,)):
