@@ -266,6 +266,7 @@ def test_diagnose_says_what_it_cannot_read(saved, folder, tmp_path, capsys):
     (folder.path / "lonely.png").write_bytes(b"")
     for arguments, code, words in (
         ([str(tmp_path / "missing.keras")], 2, "there is no model at"),
+        ([str(tmp_path)], 2, "there is no model at"),
         ([str(model), str(tmp_path / "missing")], 2, "there is no folder of images at"),
         ([str(model), str(model)], 2, "there is no folder of images at"),
         ([str(tmp_path / "no model.keras")], 1, "cannot load"),
@@ -276,6 +277,26 @@ def test_diagnose_says_what_it_cannot_read(saved, folder, tmp_path, capsys):
         printed = capsys.readouterr()
         assert words in printed.err and printed.err.startswith("tlutils: ") and printed.err.count("\n") == 1
         assert printed.out == ""
+
+
+def test_diagnose_ends_with_0_where_it_only_warns(saved, folder, capsys):
+    folder.fill("cats", 2).fill("dogs", 30)
+    assert cli.main(["diagnose", str(saved("softmax")), str(folder.path)]) == cli.OK == 0
+    assert capsys.readouterr().out.startswith("1 warning.")
+
+
+def test_the_help_of_diagnose_says_what_its_exit_codes_mean(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["diagnose", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    for code, meaning in (
+        (cli.OK, "no error was found (warnings and notes do not count)"),
+        (cli.FOUND, "an error was found"),
+        (cli.FAILED, "the model or the folder could not be read"),
+        (cli.USAGE, "the command was wrong"),
+        (cli.INTERRUPTED, "interrupted"),
+    ):
+        assert f"{code} {meaning}" in words
 
 
 def test_diagnose_from_a_terminal_is_quiet_on_stderr(saved):

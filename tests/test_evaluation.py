@@ -163,6 +163,8 @@ def test_evaluate_looks_at_every_image_once_in_order():
     assert report.class_names == ("x", "y", "z")
     with pytest.raises(ValueError, match="no examples"):
         evaluation.evaluate(model, examples.subset(np.array([], int)))
+    with pytest.raises(ValueError, match=r"has no such split; measure on task\.val"):
+        evaluation.evaluate(model, data.from_arrays("noise", (images, labels)).test)
 
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
@@ -289,13 +291,29 @@ def test_the_diagram_and_the_error_are_those_of_scikit_learn(binning):
     rows = report.reliability(15, binning)
     strategy = {"width": "uniform", "mass": "quantile"}[binning]
     accuracy, confidence = calibration_curve(report.correct, report.confidence, n_bins=15, strategy=strategy)
-    assert [row["accuracy"] for row in rows] == pytest.approx(accuracy.tolist(), abs=0.03 if binning == "mass" else 0)
-    assert [row["confidence"] for row in rows] == pytest.approx(confidence.tolist(), abs=5e-3)
+    between = binning == "mass"  # their edges lie between two images, so that a bin holds one image more or less
+    assert [row["accuracy"] for row in rows] == pytest.approx(accuracy.tolist(), abs=0.03 if between else 1e-9)
+    assert [row["confidence"] for row in rows] == pytest.approx(confidence.tolist(), abs=5e-3 if between else 1e-9)
     assert sum(row["images"] for row in rows) == 600
     error = sum(row["images"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / 600
     assert error == pytest.approx(report.ece if binning == "width" else report.ece_adaptive)
     for row in rows:
         assert row["interval"] == evaluation.wilson(round(row["accuracy"] * row["images"]), row["images"])
+
+
+@pytest.mark.parametrize("bins", [5, 10, 15])
+def test_the_calibration_error_is_the_formula_of_guo_written_as_a_loop(bins):
+    logits, labels = made_up(n=500, classes=3)
+    report = evaluation.report(logits, labels)
+    probabilities, error = softmax(logits), 0.0
+    for m in range(bins):
+        inside = [i for i in range(500) if m / bins < probabilities[i].max() <= (m + 1) / bins]
+        if inside:
+            right = sum(probabilities[i].argmax() == labels[i] for i in inside) / len(inside)
+            sure = sum(probabilities[i].max() for i in inside) / len(inside)
+            error += len(inside) / 500 * abs(right - sure)
+    assert evaluation.calibration_error(report.confidence, report.correct, bins) == pytest.approx(error)
+    assert error > 0.01
 
 
 def test_bins_of_equal_mass_hold_equally_many_images():
@@ -330,6 +348,7 @@ def test_the_error_of_a_calibrated_model_is_the_mean_deviation_of_a_binomial():
         (([], []), "no images"),
         (([0.5], [1], 0), "bins must be a whole number of at least 1, not 0"),
         (([0.5], [1], 5, "size"), "binning must be 'width' .* not 'size'"),
+        (([0.5, 0.6], [1]), r"confidences have the shape \(2,\), right and wrong answers \(1,\)"),
     ],
 )
 def test_bins_and_confidences_must_be_of_use(arguments, message):
@@ -355,6 +374,10 @@ def test_a_temperature_must_exist():
         evaluation.temperature(np.eye(3), np.arange(3))
     with pytest.raises(ValueError, match=r"logit of the true class is 0 on average, not above .* 0.5"):
         evaluation.temperature(np.eye(2), np.array([1, 0]))
+    with pytest.raises(ValueError, match="no temperature helps"):
+        evaluation.temperature(np.zeros((2, 3)), np.array([0, 0]))  # all classes tie
+    with pytest.raises(ValueError, match="logits of 1 images are NaN or infinite"):
+        evaluation.temperature(np.array([[1, np.nan], [0, 1]]), np.array([0, 0]))
 
 
 @pytest.fixture(scope="module")
@@ -397,6 +420,32 @@ def test_calibration_lowers_the_log_loss_of_held_out_digits_and_changes_no_predi
     assert models.block_names(loaded) == models.block_names(model)
 
 
+def test_a_temperature_lowers_the_log_loss_whatever_the_draw_of_labels(boastful):
+    """Held-out digits again: five draws of five labels a class, and the five pooled with one temperature."""
+    from sklearn.linear_model import LogisticRegression
+
+    from tlutils import backbones
+
+    _, task = boastful
+    backbone = backbones.load("pocket_vgg", input_shape=(*task.image_size, task.channels))
+    train, val, test = (features.extract(backbone, part) for part in (task.train, task.val, task.test))
+    logits = []
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(len(train))
+        few = np.concatenate([order[task.train.labels[order] == i][:5] for i in range(10)])
+        probe = LogisticRegression(C=1e4, max_iter=1000).fit(train[few], task.train.labels[few])
+        logits.append([probe.decision_function(part) for part in (val, test)])
+        on_val, on_test = logits[-1]
+        calm = on_test / evaluation.temperature(on_val, task.val.labels)
+        assert metrics.log_loss(task.test.labels, softmax(calm)) < metrics.log_loss(task.test.labels, softmax(on_test))
+        assert np.array_equal(calm.argmax(axis=1), on_test.argmax(axis=1))
+    on_val, on_test = (np.concatenate(parts) for parts in zip(*logits))
+    one = evaluation.temperature(on_val, np.tile(task.val.labels, 5))
+    before, after = (evaluation.report(on_test / t, np.tile(task.test.labels, 5)) for t in (1, one))
+    assert after.log_loss < before.log_loss - 0.05
+    assert np.array_equal(after.predictions, before.predictions)
+
+
 def test_a_calibrated_model_can_be_calibrated_again(boastful):
     model, task = boastful
     half = task.val.subset(np.arange(0, len(task.val), 2))
@@ -412,7 +461,7 @@ def test_only_what_can_be_calibrated_is(boastful):
     with pytest.raises(ValueError, match=r"these are 8\d\d training images"):
         evaluation.calibrate(model, task.train)
     sure = keras.Sequential([model, keras.layers.Softmax()])
-    with pytest.raises(ValueError, match=r"probabilities .*, not logits"):
+    with pytest.raises(ValueError, match=r"probabilities, not logits .* softmax"):
         evaluation.calibrate(sure, task.val)
     with pytest.raises(ValueError, match="no inputs to build on"):
         evaluation.calibrate(keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)]), task.val)
@@ -464,7 +513,11 @@ def test_one_class_present():
     ("outputs", "labels", "message"),
     [
         (np.zeros((3, 2)), np.zeros(2, int), "outputs for 3 images, but 2 labels"),
-        (np.zeros(3), np.zeros(3, int), r"shape \(images, classes\), not \(3,\)"),
+        (np.zeros(3), np.zeros(3, int), r"shape \(images, classes\) .*, not \(3,\) and \(3,\)"),
+        (np.zeros((3, 2)), np.zeros((3, 1), int), r"classes shape \(images,\), not \(3, 2\) and \(3, 1\)"),
+        (np.zeros((3, 3)), np.eye(3, dtype=int), r"one-hot; give .* labels.argmax\(axis=1\)"),
+        (np.zeros((3, 3)), np.eye(3), "one-hot"),
+        (np.zeros((3, 1)), np.array([0, 2, 1]), "from 0 to 2, but a single logit is for the classes 0 and 1"),
         (np.zeros((0, 2)), np.zeros(0, int), "no examples"),
         (np.zeros((3, 2)), np.zeros(3), r"outputs of shape \(3, 2\) cannot be compared with numbers of \(3,\)"),
         (np.zeros((3, 1)), np.array([0, np.nan, np.inf]), "2 of 3 true numbers are NaN or infinite"),
@@ -484,7 +537,7 @@ def test_probabilities_are_not_taken_for_logits():
     logits, labels = made_up(n=30, classes=3)
     images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)
     examples = data.from_arrays("noise", (images, labels)).train
-    with pytest.raises(ValueError, match=r"probabilities .*, not logits.* from_logits=False"):
+    with pytest.raises(ValueError, match=r"probabilities, not logits .* from_logits=False"):
         evaluation.evaluate(_Fixed(softmax(logits)), examples)
     found = evaluation.evaluate(_Fixed(softmax(logits)), examples, from_logits=False)
     np.testing.assert_allclose(found.probabilities, softmax(logits), atol=1e-6)
@@ -492,8 +545,71 @@ def test_probabilities_are_not_taken_for_logits():
         evaluation.evaluate(_Fixed(logits), examples, from_logits=False)
     certain = evaluation.evaluate(_Fixed(np.eye(3)[labels]), examples, from_logits=False)
     assert np.isfinite(certain.log_loss)
-    with pytest.raises(ValueError, match="NaN or infinity for 30 of 30"):
-        evaluation.evaluate(_Fixed(np.full((30, 3), np.nan)), examples, from_logits=False)
+    for value in (np.nan, np.inf, -np.inf):
+        with pytest.raises(ValueError, match="NaN or infinity for 30 of 30"):
+            evaluation.evaluate(_Fixed(np.full((30, 3), value)), examples, from_logits=False)
+
+
+@pytest.fixture(scope="module")
+def binary(tensorflow):
+    """Two classes of gray images, and a model with a single output for each ending: a logit and a sigmoid."""
+    import keras
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    images = np.clip(rng.normal(110 + 30 * labels[:, None, None, None], 60, (400, 4, 4, 1)), 0, 255).astype("uint8")
+    found = {}
+    for ending in ("linear", "sigmoid"):
+        dense = keras.layers.Dense(1, activation=ending)
+        found[ending] = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), dense])
+        dense.set_weights([np.full((16, 1), 0.01), np.array([-20.5])])
+    parts = [(images[part], labels[part]) for part in (slice(300), slice(300, 400))]
+    examples = data.from_arrays("grays", *parts).val
+    return found, examples
+
+
+def test_a_binary_classifier_with_one_output_is_one_with_two(binary):
+    found, examples = binary
+    z = found["linear"].predict(examples.images(), verbose=0)[:, 0].astype(float)
+    probability = 1 / (1 + np.exp(-z))
+    for report in (
+        evaluation.evaluate(found["linear"], examples, class_names=["dark", "light"]),
+        evaluation.evaluate(found["sigmoid"], examples, class_names=["dark", "light"], from_logits=False),
+        evaluation.report(z[:, None], examples.labels == 1, class_names=["dark", "light"]),
+    ):
+        assert report.accuracy == np.mean((z > 0) == examples.labels)
+        assert report.log_loss == pytest.approx(metrics.log_loss(examples.labels, probability), rel=1e-4)
+        assert report.roc_auc == pytest.approx(metrics.roc_auc_score(examples.labels, z))
+        assert report.class_names == ("dark", "light")
+    assert 0.6 < report.accuracy < 1
+
+
+def test_a_sigmoid_is_not_taken_for_a_logit_nor_a_softmax_that_is_certain(binary):
+    import keras
+
+    found, examples = binary
+    with pytest.raises(ValueError, match=r"probabilities, not logits \(it ends in a sigmoid\)"):
+        evaluation.evaluate(found["sigmoid"], examples)
+    with pytest.raises(ValueError, match="from_logits=False is for probabilities"):
+        evaluation.evaluate(found["linear"], examples, from_logits=False)
+    two = keras.layers.Concatenate()([-3e4 * found["linear"].outputs[0], 3e4 * found["linear"].outputs[0]])
+    certain = keras.Model(found["linear"].inputs, keras.layers.Softmax()(two))  # so sure that it says 0 and 1
+    assert np.isin(certain.predict(examples.images(), verbose=0), (0, 1)).all()
+    with pytest.raises(ValueError, match="it ends in a softmax"):
+        evaluation.evaluate(certain, examples)
+    with pytest.raises(ValueError, match="there are 1 class names, but 2 classes"):
+        evaluation.evaluate(found["linear"], examples, class_names=["light"])
+    small = np.full((2, 1), 0.4)  # a logit may lie between 0 and 1 too
+    assert evaluation.report(small, np.array([0, 1])).confidence == pytest.approx(1 / (1 + math.exp(-0.4)))
+
+
+def test_a_binary_classifier_is_calibrated_as_any_other(binary):
+    found, examples = binary
+    before = evaluation.evaluate(found["linear"], examples)
+    after = evaluation.evaluate(evaluation.calibrate(found["linear"], examples), examples)
+    assert after.log_loss < before.log_loss
+    assert np.array_equal(after.predictions, before.predictions)
+    assert np.ptp(after.outputs[:, 0]) == 0
 
 
 # --- regression -------------------------------------------------------------------------------------------------------
@@ -536,9 +652,9 @@ def test_a_report_is_a_table_in_a_terminal_and_in_a_notebook():
     import xml.etree.ElementTree as ET
 
     logits, labels = made_up(classes=3)
-    report = evaluation.report(logits, labels, class_names=["ant", "<bee>", "cat & dog"])
+    report = evaluation.report(logits, labels, class_names=["ant", "<bee>", "c & d"])
     text = str(report)
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= 66
     tables = ET.fromstring(f"<div>{report._repr_html_()}</div>").findall("table")
     scores = {row[0].text: (row[1].text, row[2].text) for row in tables[0].find("tbody")}
     for name, score in report.scores.items():
@@ -547,7 +663,12 @@ def test_a_report_is_a_table_in_a_terminal_and_in_a_notebook():
             assert scores[name][1] == "{:.3f} to {:.3f}".format(*score["interval"])
         (line,) = (line for line in text.splitlines() if line.startswith(name + "  "))
         assert scores[name][0] in line and scores[name][1] in line
-    assert [row[0].text for row in tables[1].find("tbody")] == ["ant", "<bee>", "cat & dog"]
+    rows = [[cell.text for cell in row] for row in tables[1].find("tbody")]
+    assert [row[0] for row in rows] == ["ant", "<bee>", "c & d"]
+    for cells, row in zip(rows, report.per_class, strict=True):
+        assert cells[1] == str(row["support"])
+        assert cells[2] == "{:.3f} {:.2f}–{:.2f}".format(row["precision"], *row["precision_interval"])
+        assert cells[4] == "{:.3f} {:.2f}–{:.2f}".format(row["f1"], *row["f1_interval"])
     assert repr(report) == f"Report(accuracy {report.accuracy:.3f} on 400 images)"
 
 
@@ -574,6 +695,16 @@ def test_a_report_comes_back_from_its_file(tmp_path):
     for other, found in (('{"format": "x"}', "'x'"), ("[1]", "'list'")):
         with pytest.raises(ValueError, match=f"not a report: its format is {found}"):
             evaluation.Report.from_json(other)
+    with pytest.raises(ValueError, match=r"'report\.json' is no JSON; of a file, give its Path"):
+        evaluation.Report.from_json("report.json")
+
+
+def test_names_that_are_numbers_are_written_too():
+    logits, labels = made_up(n=20, classes=3)
+    report = evaluation.report(logits, labels.astype("uint8"), class_names=np.array([10, 20, 30]))
+    back = evaluation.Report.from_json(report.to_json())
+    assert back.class_names == report.class_names == ("10", "20", "30")
+    assert back.per_class == report.per_class
 
 
 def cards(split, **what):
@@ -610,7 +741,7 @@ def test_a_model_card_says_what_was_measured_and_what_was_not(boastful):
     few = sum(row["support"] < 30 for row in report.per_class)
     assert f"{few} of 3 classes were measured on fewer than 30 images" in text
     _, bare = cards(None)
-    assert "not stated" in bare and "One training run" in bare
+    assert "not stated" in bare and "One training run" in bare and "no test result" not in bare
     regression = evaluation.report(np.array([[1.0], [2.5]]), np.array([1.0, 2.0]), split="test")
     assert "| R² | 0.5 |" in regression.model_card("age")
 
@@ -644,14 +775,16 @@ def test_the_bootstrap_of_any_score_draws_images():
     report = evaluation.report(logits, labels)
     found = report.bootstrap(lambda r: r.accuracy)
     assert found == pytest.approx(report.bootstrap_interval, abs=0.011)
-    from_matrix = report.scores["balanced accuracy"]["interval"]
 
-    def balanced(r):
+    def recall(r):
         return metrics.recall_score(r.labels, r.predictions, average="macro", labels=range(5))
 
-    low, high = report.bootstrap(balanced, samples=600)  # reflected at the score, the basic interval
-    center = 2 * report.balanced_accuracy
-    assert from_matrix == pytest.approx((center - high, center - low), abs=0.02)
+    percentiles, same = (report.bootstrap(score, samples=600) for score in (recall, lambda r: r.balanced_accuracy))
+    assert percentiles == pytest.approx(same)
+    assert report.scores["balanced accuracy"]["interval"] == pytest.approx(same, abs=0.02)
+    low, high = report.bootstrap(lambda r: r.macro_f1, samples=600)
+    reflected = 2 * report.macro_f1 - high, 2 * report.macro_f1 - low  # the basic interval
+    assert report.scores["macro F1"]["interval"] == pytest.approx(reflected, abs=0.02)
     assert report.bootstrap(lambda r: 1.0, samples=50) is None
     with pytest.raises(ValueError, match="score of a bootstrap sample is nan"):
         report.bootstrap(lambda r: np.nan, samples=10)
@@ -672,6 +805,20 @@ def test_images_of_one_group_are_drawn_together():
         one.bootstrap(lambda r: r.accuracy, groups=groups)
     with pytest.raises(ValueError, match="at least 2 groups to draw from, not 1"):
         one.bootstrap(lambda r: r.accuracy, groups=np.zeros(60))
+
+
+@pytest.mark.parametrize(("writers", "least", "most"), [(40, 0.9, 0.99), (5, 0.75, 0.9)])
+def test_whole_groups_cover_what_single_images_do_not_and_few_groups_do_not_either(writers, least, most):
+    """Writers are read with different accuracies, .8 on average; the truth is that of new writers."""
+    rng, groups, covered = np.random.default_rng(0), np.repeat(np.arange(writers), 20), np.zeros(2)
+    for seed in range(200):
+        right = rng.random(len(groups)) < np.repeat(rng.beta(4, 1, writers), 20)
+        report = guess(np.arange(len(groups)) % 2, right)
+        for i, which in enumerate((groups, None)):
+            low, high = report.bootstrap(lambda r: r.accuracy, groups=which, samples=150, seed=seed)
+            covered[i] += low <= 0.8 <= high
+    assert least <= covered[0] / 200 <= most
+    assert covered[1] / 200 < 0.75
 
 
 # --- what 95% promises ------------------------------------------------------------------------------------------------
@@ -711,12 +858,22 @@ def test_near_one_the_bootstrap_fails_and_wilson_does_not():
 
 
 @pytest.mark.parametrize("n", [500, 797])
-@pytest.mark.parametrize(("level", "gain"), [(0.1, 0.02), (0.5, 0.0), (0.8, 0.05), (0.9, 0.0), (0.95, 0.02)])
-def test_the_paired_interval_covers_the_difference(n, level, gain):
-    """Two models of accuracy ``level`` and ``level − gain`` that agree more often than chance would have them."""
+@pytest.mark.parametrize(
+    ("level", "gain", "only_b"),
+    [
+        (0.1, 0.02, 0.045),
+        (0.25, 0.0, 0.01),
+        (0.5, 0.0, 0.125),
+        (0.8, 0.05, 0.08),
+        (0.9, 0.0, 0.045),
+        (0.95, 0.01, 0.006),
+    ],
+)
+def test_the_paired_interval_covers_the_difference(n, level, gain, only_b):
+    """Models of accuracy ``level`` and ``level − gain``: some strangers, some that agree on 98% of the images."""
     rng = np.random.default_rng(2)
-    only_a = 0.5 * level * (1 - level) + gain
-    draws = rng.multinomial(n, [only_a, only_a - gain, level - only_a, 1 - level - only_a + gain], 2500)
+    only_a = only_b + gain
+    draws = rng.multinomial(n, [only_a, only_b, level - only_a, 1 - level - only_b], 2500)
     kinds, often = np.unique(draws[:, :2], axis=0, return_counts=True)
     covered = 0
     for i, ((a, b), times) in enumerate(zip(kinds.tolist(), often)):
@@ -737,25 +894,26 @@ def test_the_interval_of_f1_covers_it():
     assert evaluation.f1_interval(0, 0) == (0, 1)
 
 
-def test_the_interval_of_the_mean_f1_covers_it_with_many_classes_and_few_images():
-    """20 images a class: the percentiles would cover one time out of two or three."""
-    from tlutils.intervals import bootstrap_cells
+def test_the_intervals_of_the_means_over_classes_cover_them_with_many_classes_and_few_images():
+    """5 images a class: for the mean F1 the percentiles would cover a little more than one time out of two."""
+    from tlutils.intervals import bootstrap_classes, percentiles, reflected
 
     rng, classes = np.random.default_rng(0), 50
     cells = np.full((classes, classes), 0.3 / (classes - 1) / classes)
     np.fill_diagonal(cells, 0.7 / classes)
-
-    def mean_f1(right, images, named):
-        with np.errstate(invalid="ignore"):
-            return [np.nanmean(2 * right / (images + named), axis=1)]
-
-    covered = 0
+    covered = np.zeros(3)
     for seed in range(120):
-        counts = rng.multinomial(1000, cells.ravel()).reshape(classes, classes)
-        ((value, (low, high)),) = bootstrap_cells(counts, mean_f1, samples=200, seed=seed)
-        covered += low <= 0.7 <= high
-        assert low <= value <= high
-    assert covered / 120 > 0.88
+        counts = rng.multinomial(250, cells.ravel()).reshape(classes, classes)
+        labels, predicted = np.repeat(np.indices(counts.shape).reshape(2, -1), counts.ravel(), axis=1)
+        right, images, named = bootstrap_classes(labels, predicted, classes, samples=200, seed=seed)
+        assert (images.sum(axis=1) == 250).all() and (named.sum(axis=1) == 250).all() and (right <= images).all()
+        with np.errstate(invalid="ignore"):
+            recall, f1 = np.nanmean(right / images, axis=1), np.nanmean(2 * right / (images + named), axis=1)
+        value = metrics.f1_score(labels, predicted, average="macro")
+        ends = percentiles(recall), reflected(value, f1), percentiles(f1)
+        covered += [low <= 0.7 <= high for low, high in ends]
+    assert covered[0] / 120 > 0.88 and covered[1] / 120 > 0.88
+    assert covered[2] / 120 < 0.75  # why the mean F1 is given the other one
 
 
 # --- one proportion ---------------------------------------------------------------------------------------------------
@@ -767,6 +925,19 @@ def test_wilson_interval_is_the_closed_form(k, n):
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     assert evaluation.wilson(k, n) == pytest.approx((centre - half, centre + half), abs=1e-9)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 0), (5, 3), (-1, 4)])
+def test_a_share_must_be_one(k, n):
+    for interval in (evaluation.wilson, evaluation.bootstrap_share):
+        with pytest.raises(ValueError, match=f"at least 1 trial .*, not {k} of {n}"):
+            interval(k, n)
+
+
+@pytest.mark.parametrize("values", [[], [1, np.nan], [[1, 2]]])
+def test_a_mean_needs_one_number_an_image(values):
+    with pytest.raises(ValueError, match="one finite number an image"):
+        evaluation.bootstrap_mean(values)
 
 
 def test_wilson_interval_with_another_confidence_is_wider():
@@ -785,10 +956,10 @@ def test_wilson_interval_covers(p):
 # --- two models on the same images ------------------------------------------------------------------------------------
 
 
-def guess(labels, right):
+def guess(labels, right, split=None):
     """A report that is right where ``right`` says so."""
     predicted = np.where(right, labels, 1 - labels)
-    return evaluation.report(np.eye(2)[predicted] * 3.0, labels)
+    return evaluation.report(np.eye(2)[predicted] * 3.0, labels, split=split)
 
 
 def pair(both, only_a, only_b, neither):
@@ -810,12 +981,25 @@ def test_mcnemar_is_the_exact_sign_test_of_the_pairs_that_differ(only_a, only_b)
 
 
 @pytest.mark.parametrize(
-    ("split", "words"), [("val", "validation images"), ("test", "test images"), (None, "the choice")]
+    ("split", "words"),
+    [
+        ("val", "validation images"),
+        ("train", "training images"),
+        ("test", "test images"),
+        (None, "the choice of images"),
+    ],
 )
 def test_a_comparison_says_which_images_it_was_made_on(split, words):
     logits, labels = made_up(n=40)
     one, other = (evaluation.report(part, labels, split=split) for part in (logits, -logits))
-    assert f"(over {words}" in str(evaluation.compare(one, other))
+    found = evaluation.compare(one, other)
+    low, high = found.interval
+    lines = str(found).splitlines()
+    assert lines[:2] == [
+        f"difference {found.difference:+.3f}",
+        f"95% interval {low:+.3f} to {high:+.3f} (over {words})",
+    ]
+    assert max(map(len, lines)) <= 66
 
 
 def test_models_that_agree_do_not_differ_as_far_as_so_many_images_can_tell():
@@ -991,7 +1175,7 @@ def test_an_interval_ends_where_the_scale_ends():
     assert (most - few).interval[1] == 1 and (few - most).interval[0] == -1
 
 
-@pytest.mark.parametrize("shape", [(1, 50), (5, 1)])
+@pytest.mark.parametrize("shape", [(1, 50), (5, 1), (5,)])
 def test_one_seed_or_one_image_says_nothing_about_the_next(shape):
     with pytest.raises(ValueError, match=r"at least 2 seeds and 2 images"):
         evaluation.repeated(range(shape[0]), np.ones(shape))
@@ -1002,25 +1186,29 @@ def test_seeds_must_be_as_many_as_rows():
         evaluation.repeated(range(3), np.ones((2, 10)))
 
 
+def test_scores_that_are_no_numbers_have_no_mean():
+    with pytest.raises(ValueError, match="1 of 6 scores are NaN or infinite"):
+        evaluation.repeated(range(2), np.array([[1, 0, 1], [0.5, np.nan, 1]]))
+
+
 def test_repeat_runs_each_seed_once_on_the_same_images():
     labels = np.arange(40) % 2
     called = []
 
     def run(seed):
         called.append(seed)
-        return guess(labels, np.random.default_rng(seed).random(40) < 0.8)
+        return guess(labels, np.random.default_rng(seed).random(40) < 0.8, split="val")
 
     found = evaluation.repeat(run, iter([3, 5, 7]))
     assert called == [3, 5, 7] == list(found.seeds)
     assert found.correct.shape == (3, 40)
     assert found.mean == pytest.approx(np.mean([run(seed).accuracy for seed in (3, 5, 7)]))
-    assert found.covers == "3 seeds and 40 test images"
-    assert (
-        str(found)
-        == f"{found.mean:.3f}, {found.interval[0]:.3f} to {found.interval[1]:.3f} (95% over 3 seeds and 40 test images)"
-    )
+    assert found.covers == (found - found).covers == "3 seeds and 40 validation images"
+    low, high = found.interval
+    assert str(found) == f"{found.mean:.3f}, {low:.3f} to {high:.3f} (95% over 3 seeds and 40 validation images)"
     same = evaluation.repeated(found.seeds, found.correct)
     assert same.interval == found.interval
+    assert same.covers == "3 seeds and 40 test images"
 
 
 def test_repeat_needs_two_seeds_and_one_set_of_images():
@@ -1100,6 +1288,14 @@ def test_a_summary_has_one_line_a_group():
         assert row["mean"] == pytest.approx(right.mean())
         assert (row["low"], row["high"]) == evaluation.repeated(range(4), right).interval
         assert row["seeds"] == 4
+
+
+def test_every_function_of_the_module_is_among_its_public_names():
+    import inspect
+
+    found = {name for name, each in vars(evaluation).items() if inspect.isfunction(each) or inspect.isclass(each)}
+    public = {name for name in found if not name.startswith("_")} - {"dataclass", "field"}
+    assert public == set(evaluation.__all__) - {"CONFIDENCE", "TRANSFERABILITY_METHODS"}
 
 
 def test_importing_this_module_does_not_load_tensorflow():

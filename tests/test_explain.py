@@ -135,6 +135,27 @@ def test_a_final_activation_is_left_out(activation):
         np.testing.assert_allclose(explain.grad_cam(apart, images, target=2), expected, rtol=1e-4)
 
 
+def test_a_final_activation_inside_a_nested_model_is_left_out():
+    """As in a Sequential of a layer and a whole classifier, and of a network and its head."""
+    import keras
+
+    images, plain, sure = pixels(), pooled_network(), pooled_network("softmax")
+    kernel, bias = plain.layers[-1].get_weights()
+    for model in (plain, sure):
+        model.layers[-1].set_weights([1000 * kernel, bias])
+    expected = explain.grad_cam(plain, images, target=2)
+    fall = explain.occlusion(plain, images, target=2, patch=4)
+    inputs = keras.Input((12, 12, 1))
+    front = keras.Model(inputs, sure.get_layer("maps")(keras.layers.Rescaling(1 / 255)(inputs)), name="front")
+    head = keras.Sequential([keras.Input((6, 6, 3)), *sure.layers[-2:]], name="head")
+    for nested in (keras.Model(inputs, sure(inputs)), keras.Model(inputs, head(front(inputs)))):
+        np.testing.assert_allclose(explain.grad_cam(nested, images, "maps", target=2), expected, rtol=1e-4)
+        np.testing.assert_allclose(explain.grad_cam(nested, images, target=2), expected, rtol=1e-4)
+        np.testing.assert_allclose(explain.occlusion(nested, images, target=2, patch=4), fall, atol=1e-5)
+    outer = keras.Model(inputs, head(sure.get_layer("maps")(keras.layers.Rescaling(1 / 255)(inputs))))
+    np.testing.assert_allclose(explain.grad_cam(outer, images, "maps", target=2), expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["pocket_vgg", "pocket_resnet", "pocket_inception", "pocket_mobilenet"])
 def test_every_block_of_a_classifier_has_its_map_and_the_model_stays_as_it_is(name):
     backbone = backbones.load(name)
@@ -327,6 +348,19 @@ def test_by_default_a_square_has_the_mean_of_its_image():
 def test_squares_must_be_of_use(options, message):
     with pytest.raises(ValueError, match=message):
         explain.occlusion(corner_network(), pixels(), **options)
+
+
+def test_the_softmax_of_a_single_output_says_nothing():
+    import keras
+
+    model = corner_network()
+    one = keras.Model(model.inputs, keras.layers.Dense(1, use_bias=False)(model.outputs[0]))
+    one.layers[-1].set_weights([np.array([[1.0], [0.0]], "float32")])
+    with pytest.raises(ValueError, match="single output the softmax is always 1: say score='output'"):
+        explain.occlusion(one, pixels())
+    options = {"patch": 3, "stride": 3, "fill": 0, "score": "output"}
+    expected = explain.occlusion(model, pixels(), 0, **options)
+    np.testing.assert_allclose(explain.occlusion(one, pixels(), **options), expected, rtol=1e-5)
 
 
 # --- images -----------------------------------------------------------------------------------------------------------

@@ -17,19 +17,20 @@ def calibration_error(confidence, correct, bins=BINS, binning="width"):
         confidence: Probability that the model gives to the class it predicts, shape (N,).
         correct: Whether that class is the true one, shape (N,).
         bins: Number of bins.
-        binning: ``"width"``: bins of equal width from 0 to 1 (Guo et al., 2017). ``"mass"``: bins of equally many
-            images, so that none is nearly empty (the adaptive error of Nixon et al., 2019); images of the same
-            confidence stay together, so there may be fewer bins.
+        binning: ``"width"``: bins of equal width from 0 to 1 (Guo et al., 2017), where an edge belongs to the bin above
+            it. ``"mass"``: bins of equally many images, so that none is nearly empty (as in the adaptive error of Nixon
+            et al., 2019, who do so for every class); images of the same confidence stay together, so there may be
+            fewer bins.
 
     Returns:
         float: from 0 to 1. Few images in a bin make a gap by chance alone: see :func:`error_if_calibrated`.
 
     Raises:
-        ValueError: ``bins`` or ``binning`` is of no use, or there is no image.
+        ValueError: ``bins`` or ``binning`` is of no use, there is no image, a confidence is no probability, or
+            ``correct`` is not as long as ``confidence``.
     """
-    index = _bin_of(confidence, bins, binning)
-    gaps = np.bincount(index, np.asarray(confidence, float) - correct)
-    return float(np.abs(gaps).sum() / len(index))
+    index, confidence, correct = _binned(confidence, correct, bins, binning)
+    return float(np.abs(np.bincount(index, confidence - correct)).sum() / len(index))
 
 
 def error_if_calibrated(confidence, bins=BINS, binning="width", *, samples=1000, seed=0):
@@ -70,7 +71,7 @@ def reliability(confidence, correct, bins=BINS, binning="width"):
         list of dict: one for each bin that holds images: ``images`` (how many), ``confidence`` and ``accuracy`` (their
         means), ``interval`` (Wilson's, of the accuracy).
     """
-    index, confidence, correct = _bin_of(confidence, bins, binning), np.asarray(confidence), np.asarray(correct)
+    index, confidence, correct = _binned(confidence, correct, bins, binning)
     rows = []
     for i in np.unique(index):
         inside = index == i
@@ -80,6 +81,14 @@ def reliability(confidence, correct, bins=BINS, binning="width"):
             {"images": images, "confidence": mean, "accuracy": right / images, "interval": wilson(right, images)}
         )
     return rows
+
+
+def _binned(confidence, correct, bins, binning):
+    """The number of the bin of each image, its confidence, and whether it is right."""
+    confidence, correct = np.asarray(confidence, float), np.asarray(correct)
+    if confidence.shape != correct.shape:
+        raise ValueError(f"confidences have the shape {confidence.shape}, right and wrong answers {correct.shape}")
+    return _bin_of(confidence, bins, binning), confidence, correct
 
 
 def _bin_of(confidence, bins, binning):
@@ -114,18 +123,15 @@ def temperature(logits, labels):
 
     Raises:
         ValueError: There is no minimum: every image is right, so that ever more confidence is ever better; or the
-            logits are no better than chance, so that the best confidence is none.
+            logits are no better than chance, so that the best confidence is none. Or a logit is NaN or infinite.
     """
     from scipy.optimize import brentq
     from scipy.special import softmax
 
     logits, labels = np.asarray(logits, float), np.asarray(labels)
+    if not np.isfinite(logits).all():
+        raise ValueError(f"the logits of {(~np.isfinite(logits)).any(axis=1).sum()} images are NaN or infinite")
     true = logits[np.arange(len(labels)), labels]
-    if np.all(true >= logits.max(axis=1)):
-        raise ValueError(
-            f"all {len(labels)} images are right: the log-loss falls for ever as the temperature goes to 0, and they "
-            "cannot say where to stop; take more images, some of which the model gets wrong"
-        )
 
     def slope(inverse):
         return float(((softmax(logits * inverse, axis=1) * logits).sum(axis=1) - true).mean())
@@ -134,6 +140,11 @@ def temperature(logits, labels):
         raise ValueError(
             f"no temperature helps: the logit of the true class is {true.mean():.4g} on average, not above the mean of "
             f"all logits, {logits.mean():.4g}; are labels and logits in the same order of classes?"
+        )
+    if np.all(true >= logits.max(axis=1)):
+        raise ValueError(
+            f"all {len(labels)} images are right: the log-loss falls for ever as the temperature goes to 0, and they "
+            "cannot say where to stop; take more images, some of which the model gets wrong"
         )
     upper = 1.0
     while slope(upper) <= 0:
@@ -149,19 +160,20 @@ def calibrate(model, examples, *, batch_size=64):
     ``model``, which is left as it is. A model that has such a layer already gets a new temperature.
 
     Args:
-        model: Classifier: functional or sequential keras.Model, raw pixels to logits (N, classes).
+        model: Classifier: functional or sequential keras.Model, raw pixels to logits (N, classes), or to the single
+            logit (N, 1) of a binary classifier.
         examples: :class:`~tlutils.data.Examples` that the model has not learned from, such as the validation images.
             What they say of the calibrated model is no test: measure it on other images.
         batch_size: Images a step.
 
     Returns:
-        keras.Model: raw pixels to logits / T. T is ``1 / model.get_layer("temperature").scale``.
+        keras.Model: raw pixels to logits / T, in float32. T is ``1 / model.get_layer("temperature").scale``.
 
     Raises:
         ValueError: Training images (a model is surer of them than of any others), a model that gives probabilities or
             has no fixed graph, or no temperature is best (see :func:`temperature`).
     """
-    from tlutils.evaluation import evaluate
+    from tlutils.evaluation import evaluate  # here, because that module imports this one
 
     require_tensorflow()
     import keras
@@ -176,7 +188,7 @@ def calibrate(model, examples, *, batch_size=64):
     output = model.layers[-1].input if model.layers[-1].name == TEMPERATURE_LAYER else model.outputs[0]
     bare = keras.Model(model.inputs, output, name=model.name) if output is not model.outputs[0] else model
     report = evaluate(bare, examples, batch_size=batch_size)
-    if report.accuracy is None:
+    if not report.is_classifier:
         raise ValueError("a regression has no confidence to calibrate: the labels must be classes")
     scale = 1 / temperature(report.outputs, report.labels)
     # float32 even where the rest computes in float16, as the logits themselves

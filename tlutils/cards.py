@@ -1,14 +1,15 @@
 """Model cards: what a model is, what was measured, and what was not (Mitchell et al., 2019)."""
 
+from tlutils.calibration import BINS
 from tlutils.tables import as_markdown, ends_text
 
-_FEW = 30  # below so many images a class, its recall is known to some ±15 points at best
+_FEW = 30  # with so many images of a class, a recall of one half is known to ±17 points
 
 _WHAT_IT_IS = {
     "train": "**These are the images the model was trained on. The numbers say nothing about new images.**",
     "val": "**Validation data, not a test.** Choices may have been made on these images, and the numbers are then too "
     "good. A test on images that nobody looked at is still to be done.",
-    "test": "Test images: a split that is opened once, after every choice was made.",
+    "test": "Test images. The numbers hold for new images of the same kind if no choice was made on these.",
     None: "Which split these images are was not stated.",
 }
 
@@ -78,14 +79,14 @@ def _calibration(report):
         else "That is no more than chance explains for so many images."
     )
     return (
-        f"Expected calibration error {report.ece:.3f} (15 bins of equal width), {report.ece_adaptive:.3f} (15 bins of "
-        f"equally many images). A perfectly calibrated model of the same confidences would show {mean:.3f} on average, "
-        f"and less than {limit:.3f} in 95% of the cases. {verdict}"
+        f"Expected calibration error {report.ece:.3f} ({BINS} bins of equal width), {report.ece_adaptive:.3f} ({BINS} "
+        f"bins of equally many images). A perfectly calibrated model of the same confidences would show {mean:.3f} on "
+        f"average, and less than {limit:.3f} in 95% of the cases. {verdict}"
     )
 
 
 def _limits(report, repeated):
-    if report.split != "test":
+    if report.split in ("train", "val"):
         yield "There is no test result here; see above."
     if repeated is None:
         yield "One training run was measured: another seed or other training images give another model."
@@ -100,7 +101,7 @@ def _limits(report, repeated):
         yield (
             f"{len(few)} of {len(report.class_names)} classes were measured on fewer than {_FEW} images: the recall of "
             f"{worst['name']} ({worst['support']} images) lies somewhere from "
-            f"{ends_text(worst['recall_interval'], '.2f')}."
+            f"{ends_text(worst['recall_interval'], '.2f')} (95%)."
         )
     if none:
         yield f"Not measured at all, for want of images: {', '.join(map(str, none[:20]))}."

@@ -102,7 +102,7 @@ def _parser():
         description="Look for the traps of transfer learning in a saved Keras model, the way it is compiled, and a "
         "folder of images with a sub-folder a class, or with train/ and val/. Nothing is changed. Exit codes: 0 no "
         "error was found (warnings and notes do not count), 4 an error was found, 1 the model or the folder could not "
-        "be read, 2 the command was wrong.",
+        "be read, 2 the command was wrong or names a file or folder that is not there, 130 interrupted.",
     )
     diagnose.set_defaults(command=_diagnose)
     diagnose.add_argument("model", metavar="MODEL", help="a .keras or .h5 file")
@@ -310,7 +310,7 @@ def _python(code, **options):
 def _diagnose(arguments):
     path = Path(arguments.model).expanduser()
     folder = arguments.folder and Path(arguments.folder).expanduser()
-    if not path.exists():
+    if not path.is_file():
         raise CommandError(f"there is no model at {path}: give a file that model.save wrote (.keras or .h5)", USAGE)
     if folder and not folder.is_dir():
         raise CommandError(f"there is no folder of images at {folder}", USAGE)

@@ -3,7 +3,8 @@
 ``diagnose(model, data, validation)`` looks at the model, at the way it is compiled and at samples of the data, through
 public interfaces of Keras, and names what is wrong. It never changes anything: the model is only called where Keras
 keeps whatever a call would write, so weights, flags, optimizer and random states stay as they are. Each detector is a
-small function in this module. What one cannot decide it does not report.
+small function in this module, and ``@_detector`` above it is all that registers it. What one cannot decide it does not
+report.
 """
 
 import html
@@ -11,9 +12,10 @@ import math
 import random
 import re
 import textwrap
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +31,11 @@ _HEADS, _TUNING, _LOSSES = "04 feature_extraction", "05 fine_tuning", "07 loss_f
 _AUGMENTING, _EVALUATION = "09 regularization", "10 evaluation"
 
 # A step of Adam moves every weight by about its rate, whatever the gradient; plain gradients are smaller than that.
-_RATE_LIMITS = {"SGD": 0.05, "Lion": 3e-4}
-_ADAPTIVE_LIMIT = 1e-3
+# Of others, such as Adadelta, the rate alone does not tell.
+_RATE_LIMITS = {"SGD": 0.05, "Lion": 3e-4, **dict.fromkeys(("Adam", "AdamW", "Adamax", "Nadam", "RMSprop"), 1e-3)}
 _PARAMETERS_PER_IMAGE = (10_000, 100)  # of a head, from which on there is a warning, or a note
 _IMBALANCE = (10, 3)
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 # Two different images of the digits correlate by .9945 at most (797 with 800 of them), a JPEG copy by more than .998.
 _NEAR = {"correlation": 0.997, "bits": 6}
 
@@ -148,13 +151,14 @@ def diagnose(model, data=None, validation=None):
     """Look for the traps of transfer learning in a Keras model, the way it is compiled, and its data.
 
     The model may be functional, sequential or subclassed, from this package or not; call it before ``fit``, after it,
-    or on a model that was loaded. At most 64 images go through it, once as in ``evaluate`` and once as in a training
-    step. Of each side at most 256 images are looked at pixel by pixel. All labels that are at hand are counted, and
-    arrays and files are compared as a whole (of images over 64×64 every third pixel of every third row). Of a dataset
-    only the first 256 images are read, twice, to see whether its passes agree: a dataset that shuffles moves on to its
-    next order by that, as by every pass.
+    or on a model that was loaded. At most 64 images go through it as in ``evaluate``, and 32 of them as in a training
+    step where BatchNorm trains. Of each side at most 256 images are looked at pixel by pixel. All labels that are at
+    hand are counted; files, and the first 20,000 images of arrays, are compared as a whole (of images over 64×64 every
+    third pixel of every third row). Of a dataset only the first 256 images are read, twice, to see whether its passes
+    agree: a dataset that shuffles moves on to its next order by that, as by every pass.
 
-    Nothing is changed: neither weights nor flags, compile state, optimizer or random states, and no file.
+    Nothing is changed: neither weights nor flags, compile state, optimizer or random states, and no file. (A dataset
+    that caches to a file of its own does so when it is read.)
 
     Args:
         model: keras.Model.
@@ -178,7 +182,7 @@ def diagnose(model, data=None, validation=None):
         raise TypeError(f"model must be a keras.Model, not {type(model).__name__}; load a file with keras.models")
     states = random.getstate(), np.random.get_state()  # noqa: NPY002, layers of the reader's may draw from it
     try:
-        case = _Case(model, data, validation)
+        case = inspection.Case(model, data, validation)
         return _examine(case)
     finally:
         random.setstate(states[0])
@@ -195,180 +199,8 @@ def _ask(detector, case):
         return list(detector(case))
     except Exception as error:  # a model of a make that nobody thought of must not hide what the others found
         what = f"{detector.__name__.strip('_').replace('_', ' ')}: could not be checked"
-        why = f"{type(error).__name__}: {_first_line(error)}"
+        why = f"{type(error).__name__}: {inspection.first_line(error)}"
         return [Finding("note", what, case.model.name, why, "check it by hand", _EVALUATION)]
-
-
-def _first_line(error):
-    text = re.sub(r"\x1b\[\d*m", "", str(error))  # Keras sets the cause in bold, below a line of its own
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith("Exception encountered when calling")] or lines
-    return (lines or ["no message"])[0][:200]
-
-
-class _Case:
-    """A model and its data, as the detectors see them; what costs time is found out once, when it is asked for."""
-
-    def __init__(self, model, data, validation):
-        self.model = model
-        self.built = bool(model.built and model.weights)
-        self.networks = inspection.networks(model)
-        self.leaves = inspection.leaves(model)
-        self.train, self.val = inspection.sides(data, validation, self._image_shape())
-        self.loss = inspection.loss_of(model)
-        self.optimizer = inspection.optimizer_of(model)
-        self.compiled = bool(getattr(model, "compiled", False))
-
-    @cached_property
-    def trainable(self):
-        """The ids of the weights that train."""
-        return {id(weight) for weight in self.model.trainable_variables}
-
-    def _input_shape(self):
-        """(height, width, channels) as the model states it, or ``None``."""
-        try:
-            shape = self.model.input_shape
-        except AttributeError:  # subclassed, or not built
-            return None
-        return tuple(shape[1:]) if isinstance(shape, tuple) and len(shape) == 4 else None
-
-    def _image_shape(self):
-        height, width, channels = self._input_shape() or (224, 224, 3)
-        return height or 224, width or 224, channels or 3
-
-    @cached_property
-    def side(self):
-        """The side whose images go through the model."""
-        return self.train or self.val
-
-    @cached_property
-    def fits(self):
-        """Whether the images have the shape that the model wants."""
-        wanted = self._input_shape()
-        if self.side is None or wanted is None:
-            return True
-        shape = self.side.images.shape[1:]
-        if len(shape) == 2:  # Keras adds the axis itself
-            shape = (*shape, 1)
-        return len(shape) == 3 and all(a in (None, b) for a, b in zip(wanted, shape))
-
-    @cached_property
-    def run(self):
-        """What the model did, or ``None``; ``run_problem`` then says why."""
-        self.run_problem = None
-        if not self.built:
-            self.run_problem = "it has no weights yet: call it on a batch first, or give it a keras.Input"
-            return None
-        if not self.fits:
-            return None
-        if self.side is not None:
-            x, labels = self.side.images[: inspection.RUN], self.side.sample_labels
-            labels = None if labels is None or self.side.kind == "folder" else labels[: inspection.RUN]
-        elif self._input_shape() is None:
-            self.run_problem = "there are no data to call it on, and it does not say what shape it takes"
-            return None
-        else:
-            x, labels = inspection.noise((8, *self._image_shape())), None
-        try:
-            return inspection.run(self.model, self.networks, x, labels, self.loss)
-        except Exception as error:
-            self.run_problem = f"calling it failed with {type(error).__name__}: {_first_line(error)}"
-            return None
-
-    @cached_property
-    def width(self):
-        """The number of outputs, or ``None``."""
-        if self.run is not None and self.run.outputs is not None:
-            return self.run.outputs.shape[-1] if self.run.outputs.ndim == 2 else None
-        try:
-            shape = self.model.output_shape
-        except (AttributeError, ValueError):
-            return None
-        return shape[-1] if isinstance(shape, tuple) and len(shape) == 2 else None
-
-    @cached_property
-    def activation(self):
-        """What the model ends in, by what it does where that decides, by its last layer elsewhere."""
-        named = inspection.ending(self.model)
-        outputs = None if self.run is None else self.run.outputs
-        if outputs is None or outputs.ndim != 2 or not np.isfinite(outputs).all():
-            return named
-        inside = bool((outputs >= -1e-6).all() and (outputs <= 1 + 1e-6).all())
-        if outputs.shape[1] > 1 and inside and np.allclose(outputs.sum(1), 1, atol=5e-3):
-            return "softmax"
-        if not inside:
-            return "linear" if named in (None, "linear", "sigmoid", "softmax") else named
-        if named is not None:
-            return named
-        sigmoids = [
-            x
-            for x in self.leaves
-            if getattr(getattr(x, "activation", None), "__name__", "") == "sigmoid"
-            and getattr(x, "units", None) == outputs.shape[1]
-        ]
-        return "sigmoid" if sigmoids else None
-
-    @cached_property
-    def labels(self):
-        """``"sparse"``, ``"onehot"``, ``"multihot"``, ``"numbers"``, or ``None`` where it is not known."""
-        if self.side is None or self.side.kind == "folder" or self.side.sample_labels is None:
-            return None
-        y = np.asarray(self.side.sample_labels)
-        if self.side.regression:
-            return "numbers"
-        if y.dtype.kind not in "buif" or not len(y):
-            return None
-        whole = bool(np.isfinite(y).all() and (y == np.round(y)).all() and (y >= 0).all())
-        if y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1):
-            return "sparse" if whole else "numbers"
-        if y.ndim == 2 and whole and y.max() <= 1:
-            return "onehot" if (y.sum(1) == 1).all() else "multihot"
-        # smoothed rows still add up to one
-        return "onehot" if y.ndim == 2 and (y >= 0).all() and np.allclose(y.sum(1), 1, atol=1e-3) else "numbers"
-
-    @cached_property
-    def known(self):
-        """All known labels as class numbers, shape (N,), or ``None``."""
-        side = self.side
-        if side is None or side.labels is None or self.labels not in ("sparse", "onehot", None):
-            return None
-        labels = _class_numbers(side.labels)
-        return None if labels is None or labels.min() < 0 else labels
-
-    @cached_property
-    def classes(self):
-        """Number of classes of the data, or ``None``."""
-        side = self.side
-        if side is None or side.regression:
-            return None
-        if side.class_names is not None:
-            return len(side.class_names)
-        if self.loss is not None and self.loss.kind == "regression":  # whole numbers that are amounts
-            return None
-        if self.labels == "onehot":
-            return np.asarray(side.sample_labels).shape[1]
-        return None if self.known is None else int(self.known.max()) + 1
-
-    def looked_at(self):
-        """One sentence on what the findings rest on."""
-        parts = ["the model" + (" and how it is compiled" if self.compiled else ", which is not compiled")]
-        for side in (self.train, self.val):
-            if side is not None:
-                total = f" of {side.total:,}" if side.total and side.total > len(side.images) else ""
-                parts.append(f"{len(side.images):,}{total} images of the {side.name}")
-        text = f"Looked at {'; '.join(parts)}."
-        problem = getattr(self, "run_problem", None)
-        return f"{text} The model could not be run: {problem}." if problem else text
-
-
-def _class_numbers(labels):
-    labels = np.asarray(labels)
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        return labels.argmax(1)
-    labels = labels.reshape(-1)
-    if labels.dtype.kind not in "buif" or not len(labels) or (labels != np.round(labels)).any():
-        return None
-    return labels.astype(int)
 
 
 # ---------------------------------------------------------------------------------------------------------- detectors
@@ -397,95 +229,78 @@ def _model_could_not_be_run(case):
 
 @_detector
 def _shape_of_images(case):
-    if case.fits:
-        return
-    wanted, given = case._input_shape(), case.side.images.shape[1:]
-    yield Finding(
-        "error",
-        f"the images have shape {given}, and the model takes {wanted}",
-        case.side.name,
-        "Keras refuses such a batch, or resizes nothing and fails inside.",
-        "resize the images when they are loaded, or build the model with that input shape",
-        _MODELS,
-    )
+    if not case.fits:
+        yield Finding(
+            "error",
+            f"the images have shape {case.side.images.shape[1:]}, and the model takes {case.input_shape}",
+            case.side.name,
+            "Keras refuses such images.",
+            "resize the images when they are loaded, or build the model with that input shape",
+            _MODELS,
+        )
+
+
+# ----- what trains
 
 
 @_detector
 def _batch_norm_that_moves(case):
-    """Reported where the reader has said that it should stand still.
-
-    That is said by a call with ``training=False`` that the graph records, or by weights of the layer's own that do not
-    train; of a layer without such weights, by ``trainable = False`` on a model around it. A BatchNorm layer that trains
-    as a whole is nobody's mistake: with enough images it is right.
-    """
-    if case.run is None or not case.run.moved:
-        return
-    model, moved = case.model, case.run.moved
-    told = {id(x): holder for holder in inspection.recorded_as_inference(model) for x in inspection.leaves(holder)}
-    frozen = _under_frozen(model)
+    """Reported where the reader has said that it should stand still; otherwise it is nobody's mistake."""
     groups = {}
-    for norm, shift in moved.values():
-        own = [weight for weight in (norm.gamma, norm.beta) if weight is not None]
-        if id(norm) in told:
-            reason = ("called", told[id(norm)].name)
-        elif own and not any(id(weight) in case.trainable for weight in own):
-            reason = ("own", model.name)
-        elif not own and id(norm) in frozen:
-            reason = ("frozen", frozen[id(norm)].name)
-        else:
-            continue
-        groups.setdefault(reason, []).append((norm, shift))
-    for (reason, name), members in groups.items():
-        said = {
-            "called": f"{name!r} was called with training=False, which fit overrides in this version of Keras",
-            "frozen": f"{name!r} has trainable = False, but layers inside it do not",
-            "own": "their weights do not train, but the layers themselves are trainable",
-        }[reason]
+    for norm, shift in () if case.run is None else case.run.moved.values():
+        if said := _said_to_stand_still(case, norm):
+            groups.setdefault(said, []).append((norm, shift))
+    for (holder, said), members in groups.items():
         momentum = float(np.mean([norm.momentum for norm, _ in members]))
-        shift = float(np.mean([shift for _, shift in members]))
-        epoch = ""
-        if case.train is not None and case.train.total:
-            share = 1 - momentum ** math.ceil(case.train.total / 32)
-            epoch = f", {share:.0%} in an epoch of batches of 32"
+        distance = float(np.mean([shift for _, shift in members])) / (1 - momentum)
+        half = math.ceil(math.log(0.5) / math.log(momentum)) if momentum > 0.5 else 1
+        total = case.train.total if case.train is not None else None
+        epoch = f" (an epoch of these data has {math.ceil(total / 32):,}, in batches of 32)" if total else ""
         yield Finding(
             "warning",
             f"{_plural(len(members), 'BatchNorm layer')} will move in fit although meant to be frozen: {said}",
-            f"{name}: {listed([norm.name for norm, _ in members], 4)}",
-            f"In {min(case.run.images, inspection.STEP)} images their averages lie {shift / (1 - momentum):.2g} "
-            f"standard deviations from the stored ones, which go {1 - momentum:.1%} of that way in each step{epoch}. "
-            "So the features change under the head.",
+            f"{holder}: {listed([norm.name for norm, _ in members], 4)}",
+            f"The averages that these layers keep lie {distance:.2g} standard deviations from those of a batch of your "
+            f"images. Every step of fit takes them there, half of the way in {_plural(half, 'step')}{epoch}. So the "
+            "features change under the head.",
             "set layer.trainable = False on each BatchNormalization layer, then compile again "
             "(tlutils.models.unfreeze does it)",
             _TUNING,
         )
-    rest = len(moved) - sum(map(len, groups.values()))
-    pretrained = {id(x) for network in case.networks if network.trained_before for x in network.leaves}
+
+
+def _said_to_stand_still(case, norm):
+    """``(name of what was frozen, how)``, or ``None``.
+
+    It is said by a call with ``training=False`` that the graph records, or by weights of the layer's own that do not
+    train; of a layer without such weights, by ``trainable = False`` on a model around it.
+    """
+    if holder := case.told_inference.get(id(norm)):
+        return holder, f"{holder!r} was called with training=False, which fit overrides in this version of Keras"
+    own = [weight for weight in (norm.gamma, norm.beta) if weight is not None]
+    if own and not any(id(weight) in case.trainable for weight in own):
+        return case.model.name, "their weights do not train, but the layers themselves are trainable"
+    if not own and (holder := case.under_frozen.get(id(norm))):
+        return holder, f"{holder!r} has trainable = False, but layers inside it do not"
+    return None
+
+
+@_detector
+def _batch_norm_of_the_unfrozen_part(case):
     partly = any(x.weights and not any(id(w) in case.trainable for w in x.weights) for x in case.leaves)
-    loose = [norm.name for norm, _ in moved.values() if id(norm) in pretrained]
-    if rest and partly and not groups and loose:
+    if case.run is None or not partly:
+        return
+    pretrained = {id(x) for network in case.networks if network.trained_before for x in network.leaves}
+    loose = [norm for norm, _ in case.run.moved.values() if id(norm) in pretrained]
+    if loose and not any(_said_to_stand_still(case, norm) for norm in loose):
         yield Finding(
             "note",
             f"{_plural(len(loose), 'BatchNorm layer')} of the unfrozen part will adapt to the new images",
-            listed(loose, 4),
+            listed([norm.name for norm in loose], 4),
             "That is right with many images and costs accuracy with few, because batches of few images are noisy.",
             "with few images, set trainable = False on each of them, then compile again",
             _TUNING,
         )
-
-
-def _under_frozen(model):
-    """The layers inside a frozen model or layer, by id, with what is frozen."""
-    found = {}
-
-    def walk(layer, above):
-        above = above or (layer if not layer.trainable else None)
-        for inside in inspection.children(layer):
-            if above is not None:
-                found.setdefault(id(inside), above)
-            walk(inside, above)
-
-    walk(model, None)
-    return found
 
 
 @_detector
@@ -494,7 +309,8 @@ def _flags_changed_since_compile(case):
     import keras
 
     optimizer, model = case.optimizer, case.model
-    if optimizer is None or not getattr(optimizer, "built", False) or not case.built:
+    own_step = type(model).train_step is not keras.Model.train_step  # which may train part of the model on purpose
+    if optimizer is None or not getattr(optimizer, "built", False) or not case.built or own_step:
         return
 
     def knows(variable):
@@ -508,340 +324,66 @@ def _flags_changed_since_compile(case):
     if knows(optimizer.iterations) is not False:  # an optimizer of another make, which does not tell
         return
     traced = getattr(model, "train_function", None) is not None
-    added = [weight for weight in model.trainable_variables if not knows(weight)]
-    dropped = [weight for weight in model.variables if id(weight) not in case.trainable and knows(weight)]
-    if added:
-        owners = inspection.by_owner(added, case.leaves)
+    known = {id(weight) for weight in model.variables if knows(weight)}
+    added = [weight for weight in model.trainable_variables if id(weight) not in known]
+    dropped = [weight for weight in model.variables if id(weight) in known - case.trainable]
+    if added and not known:
         yield Finding(
-            "error",
-            "layers were unfrozen after the model was compiled",
-            f"{case.model.name}: {listed(owners, 4)}",
-            f"{sum(owners.values()):,} parameters have trainable = True and are not known to the optimizer: "
-            + ("fit goes on without them." if traced else "fit will stop with “Unknown variable”."),
-            "compile again, with a new optimizer, after every change of a trainable flag",
+            "note",
+            "the optimizer knows none of the weights that train",
+            f"{model.name}: optimizer {type(optimizer).__name__}",
+            "It was built for another model, or Keras has loaded the model from an .h5 file. fit will stop with "
+            "“Unknown variable”; predict and evaluate work.",
+            "compile again with a new optimizer before fit, and save as .keras",
             _TUNING,
         )
-    if dropped and traced and not model.run_eagerly:
-        owners = inspection.by_owner(dropped, case.leaves)
-        yield Finding(
-            "error",
-            "layers were frozen after the model was compiled and trained",
-            f"{case.model.name}: {listed(owners, 4)}",
-            f"{sum(owners.values()):,} parameters have trainable = False, but fit goes on training them.",
-            "compile again after every change of a trainable flag",
-            _TUNING,
-        )
+    elif added:
+        ignored = "fit goes on without them." if traced else "fit will stop with “Unknown variable”."
+        yield _changed_flags(case, "unfrozen", "compiled", added, f"trainable = True, but {ignored}")
+    if dropped and traced and case.trainable and not model.run_eagerly:  # a model frozen as a whole is not to train
+        text = "trainable = False, but fit goes on training them."
+        yield _changed_flags(case, "frozen", "compiled and trained", dropped, text)
 
 
-@_detector
-def _logits_or_probabilities(case):
-    loss, width = case.loss, case.width
-    if loss is None or loss.kind not in ("sparse", "categorical", "binary") or case.activation is None:
-        return
-    probabilities = case.activation in ("softmax", "sigmoid")
-    where = f"{case.model.name}: last layer, and loss {loss.name}"
-    if loss.from_logits and probabilities:
-        saved = case.run is not None and case.run.loss is not None and abs(np.subtract(*case.run.loss)) > 1e-4
-        if saved:
-            inside, alone = case.run.loss
-            why = (
-                f"TensorFlow finds the {case.activation} in the graph and undoes it, so fit works. Another backend "
-                "does not, and the outputs of predict are no logits"
-            )
-            real = case.labels is not None
-            why += f": the loss of those is {alone:.4f} instead of {inside:.4f}." if real else "."
-        else:
-            others = width - 1 if case.activation == "softmax" and width else 1
-            best = math.log1p(others / math.e)  # one probability is 1, the others are 0, and all are taken for logits
-            why = f"The activation is applied twice: even a perfect prediction costs {best:.2f}; gradients are small."
-        yield Finding(
-            "warning" if saved else "error",
-            f"the model ends in {case.activation}, and the loss has from_logits=True",
-            where,
-            why,
-            f"keep one of them: drop the {case.activation}, or set from_logits=False",
-            _LOSSES,
-        )
-    elif not loss.from_logits and not probabilities and case.activation != "logsoftmax":
-        outputs = None if case.run is None else case.run.outputs
-        measured = ""
-        if outputs is not None:
-            outside = float(np.mean((outputs < 0) | (outputs > 1)))
-            measured = (
-                f" {outside:.0%} of its outputs are no probabilities: Keras clips them, and they give no gradient."
-            )
-        yield Finding(
-            "error",
-            f"the model gives logits (last activation: {case.activation}), and the loss expects probabilities",
-            where,
-            f"The loss takes logarithms of numbers below 0 or above 1.{measured}",
-            "set from_logits=True in the loss, or end the model in softmax (one output: sigmoid)",
-            _LOSSES,
-        )
-
-
-@_detector
-def _loss_against_labels(case):
-    loss, labels, width = case.loss, case.labels, case.width
-    if loss is None or loss.kind is None or labels is None or width is None:
-        return
-    y = np.asarray(case.side.sample_labels)
-    classes = case.classes
-    problem = fix = None
-    level = "error"
-    if loss.kind == "sparse":
-        if labels in ("onehot", "multihot"):
-            problem, fix = "labels are one-hot rows, the loss wants class numbers", "use CategoricalCrossentropy"
-        elif labels == "numbers":
-            problem, fix = "labels are amounts, the loss wants class numbers", "use a regression loss such as 'mse'"
-        elif width == 1:
-            problem, fix = "one output cannot tell classes apart", "give one output a class, or use BinaryCrossentropy"
-    elif loss.kind == "categorical":
-        if labels == "sparse":
-            problem = "labels are class numbers, the loss wants one-hot rows"
-            fix = "use SparseCategoricalCrossentropy, or keras.utils.to_categorical(y)"
-            if width == 1:
-                fix = "for two classes and one output use BinaryCrossentropy"
-        elif labels == "numbers":
-            problem, fix = "labels are amounts, the loss wants one-hot rows", "use a regression loss such as 'mse'"
-        elif labels == "multihot":
-            problem, fix = "rows hold several ones, softmax lets one class win", "use sigmoid and BinaryCrossentropy"
-            level = "warning"
-    elif loss.kind == "binary":
-        if width == 1 and classes is not None and classes > 2 and labels == "sparse":
-            problem = f"binary cross-entropy on labels 0 to {classes - 1}"
-            fix = f"give the model {classes} outputs and use SparseCategoricalCrossentropy"
-        elif labels == "numbers" and (y.min() < 0 or y.max() > 1):
-            problem, fix = "labels are amounts, the loss wants 0 or 1", "use a regression loss such as 'mse'"
-        elif width > 1 and labels == "sparse":
-            problem = f"labels are class numbers, the loss wants a row of {width} zeros and ones for each"
-            fix = "use SparseCategoricalCrossentropy, or a single output for two classes"
-        elif width > 2 and labels == "onehot" and case.activation == "softmax":
-            problem, level = "binary cross-entropy on a softmax over several classes", "warning"
-            fix = "use CategoricalCrossentropy; metrics=['accuracy'] then counts images, too"
-    elif loss.kind == "regression" and labels == "sparse" and width > 1:
-        problem = f"a regression loss on class numbers and {width} outputs"
-        fix = "use SparseCategoricalCrossentropy, or one output for an amount"
-    elif loss.kind == "regression" and width == 1 and case.side.class_names is not None and classes > 2:
-        problem, level = "class numbers are learnt as amounts: class 2 lies between 1 and 3", "warning"
-        fix = f"give the model {classes} outputs and use SparseCategoricalCrossentropy"
-    if problem:
-        yield Finding(
-            level,
-            f"the loss does not fit the labels: {problem}",
-            f"loss {loss.name}; {case.side.name}, labels of shape {y.shape}",
-            _consequence(case),
-            fix,
-            _LOSSES,
-        )
-
-
-def _consequence(case):
-    """What the loss says to the first labels."""
-    outputs = None if case.run is None else case.run.outputs
-    if outputs is None or case.loss.function is None:
-        return "Keras refuses it, or learns something else than was meant."
-    y = np.asarray(case.side.sample_labels)[: len(outputs)]
-    try:
-        with inspection.Quiet():
-            value = case.run.loss[0] if case.run.loss else float(case.loss.mean(y, outputs))
-    except Exception as error:
-        return f"Keras refuses it: {_first_line(error)}"
-    return f"Keras does not complain: the loss of {len(outputs)} images is {value:.3g}, and is not what was meant."
-
-
-@_detector
-def _width_of_the_last_layer(case):
-    width = case.width
-    if width is None:
-        return
-    if width == 1 and inspection.ending(case.model) == "softmax":
-        yield Finding(
-            "error",
-            "softmax over a single output",
-            f"{case.model.name}: last layer",
-            "It is 1 for every image, whatever the weights are, so nothing can be learnt.",
-            "use sigmoid with one output, or softmax with one output a class",
-            _LOSSES,
-        )
-        return
-    kind = None if case.loss is None else case.loss.kind
-    if case.labels == "numbers":
-        wanted = np.asarray(case.side.sample_labels).reshape(len(case.side.images), -1).shape[1]
-        if wanted != width and kind in (None, "regression"):
-            yield Finding(
-                "error",
-                f"the model has {_plural(width, 'output')} for {_plural(wanted, 'target')} an image",
-                f"{case.model.name}: last layer",
-                "Keras repeats the shorter of the two without a word, or refuses.",
-                f"make the last layer Dense({wanted})",
-                _STRUCTURE,
-            )
-        return
-    classes = case.classes
-    if classes is None or case.labels == "multihot" or kind == "regression":
-        return
-    if width == 1:
-        if classes > 2 and case.side.class_names is not None and (kind is None or case.labels is None):
-            yield _too_narrow(case, width, classes, "one output can only tell two classes apart")
-        return
-    if width < classes:
-        low = "" if case.known is None or case.known.min() == 0 else f" Labels start at {case.known.min()}."
-        text = f"labels go up to {classes - 1}, and the loss has no output to look at for them.{low}"
-        if case.labels == "onehot":
-            text = f"rows of {classes} labels meet {width} outputs, which Keras refuses"
-        yield _too_narrow(case, width, classes, text)
-    elif width > classes:
-        certain = case.side.class_names is not None or case.labels == "onehot"
-        far = width >= 2 * classes and width > classes + 2
-        yield Finding(
-            "warning" if certain or far else "note",
-            f"the model has {_plural(width, 'output')}, the data have {_plural(classes, 'class')}",
-            f"{case.model.name}: last layer",
-            f"{width - classes} outputs are never right. Is this the classifier of the source task?"
-            if far
-            else f"{width - classes} outputs are never right in these data.",
-            f"make the last layer Dense({classes})" + ("; load the backbone with include_top=False" if far else ""),
-            _STRUCTURE,
-        )
-
-
-def _too_narrow(case, width, classes, text):
-    first = case.known is not None and case.known.min() == 1 and width == classes - 1
+def _changed_flags(case, change, before, weights, text):
+    owners = inspection.by_owner(weights, case.leaves)
     return Finding(
         "error",
-        f"the model has {_plural(width, 'output')}, the data have {_plural(classes, 'class')}",
-        f"{case.model.name}: last layer",
-        f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'} On a CPU TensorFlow stops; on a GPU the loss "
-        "becomes NaN.",
-        "number the classes from 0: y - 1" if first else f"make the last layer Dense({classes})",
-        _STRUCTURE,
+        f"layers were {change} after the model was {before}",
+        f"{case.model.name}: {listed(owners, 4)}",
+        f"{sum(owners.values()):,} parameters have {text}",
+        "compile again, with a new optimizer, after every change of a trainable flag",
+        _TUNING,
     )
-
-
-_WANTED = {
-    "caffe": "0–255 in the order blue, green, red, minus the mean of each",
-    "tf": "[-1, 1]",
-    "torch": "ImageNet's mean 0 and standard deviation 1",
-    "inside": "raw pixels 0–255, which it rescales itself",
-    "unit": "[0, 1]",
-}
-
-
-@_detector
-def _range_of_pixels(case):
-    """By the numbers that really reach the first convolution, whatever stands before it."""
-    if case.run is None or case.side is None or not inspection.is_pictures(case.side.images):
-        return
-    given = case.side.images[: inspection.RUN]
-    low, high = float(given.min()), float(given.max())
-    if high - low < 0.2:
-        return
-    for network, met in zip(case.networks, case.run.entry):
-        if met is None:
-            continue
-        if network.mode is None and network.entry.kernel.shape[-2] != given.shape[-1]:
-            continue  # of a model of its own class the first layer by name need not be the first that pixels meet
-        problem = _range_problem(network, *met, low, high)
-        if problem is None:
-            continue
-        level, what, fix = problem
-        wanted = f"{network.family} wants {_WANTED[network.mode]}. " if network.mode else ""
-        raw = case.side.kind == "folder" and "twice" not in what
-        if raw:  # what the reader does between the files and the model is not known here
-            what, level = f"fed with pixels as they are in the files, {what}", "note"
-        yield Finding(
-            level,
-            what,
-            f"{network.name}: {network.entry.name}",
-            f"{wanted}Images between {low:.4g} and {high:.4g} reach its first convolution as numbers between "
-            f"{met[0]:.4g} and {met[1]:.4g}; the weights were learnt on others."
-            if network.mode
-            else f"Images between {low:.4g} and {high:.4g} reach the first convolution as numbers between "
-            f"{met[0]:.4g} and {met[1]:.4g}.",
-            fix,
-            _MODELS,
-        )
-
-
-def _range_problem(network, low, high, spread, given_low, given_high):
-    """``(level, what, fix)``, or ``None``; from what reaches the first convolution, see ``inspection.Run``."""
-    mode, family = network.mode, network.family
-    call = f"keras.applications' preprocess_input of {family}"
-    largest = max(abs(low), abs(high))
-    twice = (
-        "error" if mode else "warning",
-        "the pixels are rescaled twice, so that all images look alike to the network",
-        "rescale once: feed raw pixels 0–255 to a model that rescales inside, or take its Rescaling layer out",
-    )
-    if mode is None:
-        return twice if spread < 0.02 and given_high - given_low > 0.5 else None
-    if mode == "caffe":
-        if spread <= 3:
-            fix = f"feed raw pixels through {call} instead of dividing by 255"
-            return "error", "the pixels are scaled down, which this network does not want", fix
-        if low >= -0.5 and high > 152:
-            return "error", "the pixels are not preprocessed", f"put {call} before the network"
-        return None
-    if mode == "inside" and largest > 4:
-        fix = f"build the network with include_preprocessing=True, or put {call} before it"
-        return "error", "the pixels are not preprocessed", fix
-    if spread < 0.05:
-        return twice
-    if mode == "unit":
-        if high > 2:
-            return "error", "the pixels are not rescaled", "put a Rescaling(1 / 255) layer before the network"
-        if low < -0.2:
-            return "error", "the pixels are rescaled to [-1, 1] instead of [0, 1]", "use Rescaling(1 / 255)"
-        return None
-    if largest > 4:
-        return "error", "the pixels are not preprocessed", f"put {call} before the network"
-    if low >= -0.01 and high <= 1.01 and mode in ("tf", "torch"):
-        fix = "use Rescaling(1 / 127.5, offset=-1)" if mode == "tf" else f"put {call} before the network"
-        return "error", "the pixels are rescaled to [0, 1], and this network wants others", fix
-    return None
 
 
 @_detector
 def _learning_rate(case):
     """Only for networks of keras.applications that were trained before: small ones bear more."""
-    if case.optimizer is None:
+    kind = type(case.optimizer).__name__
+    if kind not in _RATE_LIMITS:
         return
-    import keras
-
     try:
         rate = _highest_rate(case.optimizer)
     except Exception:  # a schedule of the reader's own
         return
-    kind = type(case.optimizer).__name__
-    limit = _RATE_LIMITS.get(kind, _ADAPTIVE_LIMIT)
-    if rate < limit * 0.99:
+    if rate < _RATE_LIMITS[kind] * 0.99:
         return
+    import keras
+
     for network in case.networks:
-        if network.family is None or network.mode == "unit" or not network.trained_before:
-            continue
-        unfrozen = [
-            weight
-            for layer in network.leaves
-            for weight in layer.trainable_variables
-            if id(weight) in case.trainable and len(weight.shape) > 1
-        ]
-        if not unfrozen:
+        unfrozen = [kernel for kernel in network.kernels if id(kernel) in case.trainable]
+        if not unfrozen or not case.pretrained(network):
             continue
         size = float(np.mean([np.abs(keras.ops.convert_to_numpy(weight)).mean() for weight in unfrozen]))
-        everything = all(id(w) in case.trainable for x in network.leaves for w in x.weights if len(w.shape) > 1)
-        used = everything and int(case.optimizer.iterations) > 0  # it may have been trained from scratch
-        step = (
-            f"Plain gradients at {rate:.3g} are large for weights of {size:.2g} on average"
-            if kind == "SGD"
-            else f"100 steps of {kind} at {rate:.3g} move a weight by up to {100 * rate:.2g}, "
-            f"{100 * rate / size:.0%} of the average weight"
-        )
+        step = f"100 steps of {kind} at {rate:.3g} can move each of them by {100 * rate:.2g}."
+        if kind == "SGD":
+            step = f"Each step takes {rate:.3g} of the gradient off them, and the first gradients are large."
         yield Finding(
-            "note" if used else "warning",
+            "note" if case.scratch(network) else "warning",
             f"a learning rate of {rate:.3g} for unfrozen pretrained layers",
             f"optimizer {kind}; {network.name}: {_plural(len(unfrozen), 'trainable kernel')}",
-            f"{step}: they undo what was learnt before.",
+            f"The weights are {size:.2g} in size on average. {step} That undoes what was learnt before.",
             "compile again with a rate 10 to 100 times lower, such as 1e-5 for Adam, after the head has been trained",
             _TUNING,
         )
@@ -861,19 +403,15 @@ def _highest_rate(optimizer):
 
 @_detector
 def _size_of_the_head(case):
-    if case.train is None or not case.train.total or not case.built:
+    if case.train is None or not case.train.total or not case.built or not case.networks:
         return
     import keras
 
-    last = max((i for i, layer in enumerate(case.leaves) if inspection.is_convolution(layer)), default=None)
-    if last is None:
-        return
-    inside = {id(layer) for network in case.networks if network.nested for layer in network.leaves}
-    head = [
-        layer
-        for layer in case.leaves[last + 1 :]
-        if isinstance(layer, keras.layers.Dense) and id(layer) not in inside and layer.trainable_variables
-    ]
+    body = {id(layer) for network in case.networks for layer in network.leaves}
+    above = [layer for layer in case.leaves if id(layer) not in body]
+    if not case.networks[0].nested and any(isinstance(x, keras.layers.LayerNormalization) for x in above):
+        return  # a transformer on a single convolution, not a head
+    head = [layer for layer in above if isinstance(layer, keras.layers.Dense)]
     sizes = inspection.by_owner([w for x in head for w in x.trainable_variables if id(w) in case.trainable], head)
     count, images = sum(sizes.values()), case.train.total
     if not count or count / images < _PARAMETERS_PER_IMAGE[1]:
@@ -889,20 +427,322 @@ def _size_of_the_head(case):
     )
 
 
+# ----- the last layer, the loss and the labels
+
+
+@_detector
+def _logits_or_probabilities(case):
+    loss, activation = case.loss, case.activation
+    if case.kind not in ("sparse", "categorical", "binary") or activation is None:
+        return
+    where = f"{case.model.name}: last layer, and loss {loss.name}"
+    if loss.from_logits and activation in ("softmax", "sigmoid"):
+        level, why = _activated_twice(case)
+        yield Finding(
+            level,
+            f"the model ends in {activation}, and the loss has from_logits=True",
+            where,
+            why,
+            f"keep one of them: drop the {activation}, or set from_logits=False",
+            _LOSSES,
+        )
+    outside = 0 if case.outputs is None else float(np.mean((case.outputs < -1e-6) | (case.outputs > 1 + 1e-6)))
+    if not loss.from_logits and (activation == "linear" or (outside and activation != "logsoftmax")):
+        measured = f" {outside:.0%} of its outputs are such numbers: Keras clips them, and they give no gradient."
+        yield Finding(
+            "error",
+            f"the model gives logits (last activation: {activation}), and the loss expects probabilities",
+            where,
+            f"The loss takes logarithms of numbers that may lie below 0 or above 1.{measured if outside else ''}",
+            "set from_logits=True in the loss, or end the model in softmax (one output: sigmoid)",
+            _LOSSES,
+        )
+
+
+def _activated_twice(case):
+    """``(level, why)``: TensorFlow undoes an activation that it finds in the graph, as the value of the loss shows."""
+    loss, p, y = case.loss, case.outputs, case.labels and case.side.sample_labels
+    if case.run is None or case.run.loss_of_guess is None:
+        return "warning", "The activation is applied twice, unless TensorFlow finds it in the graph and undoes it."
+    inside = case.run.loss_of_guess
+    clipped = np.clip(p, 1e-7, 1 - 1e-7)
+    logits = np.log(clipped) - (np.log1p(-clipped) if case.activation == "sigmoid" else 0)
+    with warnings.catch_warnings(action="ignore"):
+        guess = inspection.guess(loss, p)
+        undone, twice = float(loss.mean(guess, logits)), float(loss.mean(guess, p))
+        if abs(undone - twice) < 5e-3:
+            text = "The activation is applied twice, unless TensorFlow finds it in the graph and undoes it. "
+            return "warning", f"{text}Here all outputs are nearly equal, so that the loss does not tell."
+        if abs(inside - twice) < abs(inside - undone):
+            others = p.shape[-1] - 1 if case.activation == "softmax" else 1
+            best = math.log1p(others / math.e)  # one probability is 1, the others are 0, and all are taken for logits
+            return "error", f"It is applied twice: even a perfect prediction has a loss of {best:.2f}."
+        text = (
+            f"TensorFlow finds the {case.activation} in the graph and undoes it, so fit works. Another backend does not"
+        )
+        if case.run.loss is None:
+            return "warning", f"{text}, and the outputs of predict are no logits."
+        alone = float(loss.mean(y[: len(p)], p))
+    return "warning", (
+        f"{text}. The outputs of predict are no logits: their loss is {alone:.4f} instead of {case.run.loss:.4f}."
+    )
+
+
+@_detector
+def _loss_against_labels(case):
+    if case.kind is None or case.labels is None or case.width is None:
+        return
+    level, problem, fix = _misfit(case) or (None, None, None)
+    if problem:
+        yield Finding(
+            level,
+            f"the loss does not fit the labels: {problem}",
+            f"loss {case.loss.name}; {case.side.name}, labels of shape {np.shape(case.side.sample_labels)}",
+            _consequence(case),
+            fix,
+            _LOSSES,
+        )
+
+
+def _misfit(case):
+    """``(level, problem, fix)`` of a loss and labels that do not go together, or ``None``."""
+    labels, width, classes = case.labels, case.width, case.classes
+    rows, one_of_many = labels in ("onehot", "multihot"), "use SparseCategoricalCrossentropy"
+    if case.kind == "regression":
+        if labels == "sparse" and width > 1:
+            return "error", f"a regression loss on class numbers and {width} outputs", f"{one_of_many}, or one output"
+        if width == 1 and case.side.class_names is not None and classes > 2:
+            problem = "class numbers are learnt as amounts, as if class 2 lay between 1 and 3"
+            return "warning", problem, f"give the model {classes} outputs and {one_of_many}"
+        return None
+    if labels == "numbers":
+        y = np.asarray(case.side.sample_labels)
+        wanted = {"sparse": "class numbers", "categorical": "one-hot rows", "binary": "0 or 1"}[case.kind]
+        if case.kind != "binary" or y.min() < 0 or y.max() > 1:
+            problem = f"labels are amounts between {y.min():.4g} and {y.max():.4g}, the loss wants {wanted}"
+            return "error", problem, "use a regression loss such as 'mse', or number the classes from 0"
+    elif case.kind == "sparse":
+        if rows:
+            return "error", "labels are one-hot rows, the loss wants class numbers", "use CategoricalCrossentropy"
+        if width == 1:
+            return "error", "one output cannot tell classes apart", "use one output a class, or BinaryCrossentropy"
+    elif case.kind == "categorical":
+        if labels == "sparse":
+            fix = f"{one_of_many}, or keras.utils.to_categorical(y)"
+            fix = "for two classes and one output use BinaryCrossentropy" if width == 1 else fix
+            return "error", "labels are class numbers, the loss wants one-hot rows", fix
+        if labels == "multihot":
+            problem = "rows of labels hold several ones or none, and softmax lets one class win"
+            return "warning", problem, "use sigmoid and BinaryCrossentropy"
+    elif labels == "sparse" and width == 1 and classes is not None and classes > 2:
+        fix = f"give the model {classes} outputs and {one_of_many}"
+        return "error", f"binary cross-entropy on labels 0 to {classes - 1}", fix
+    elif labels == "sparse" and width > 1:
+        problem = f"labels are class numbers, the loss wants a row of {width} zeros and ones for each"
+        return "error", problem, f"{one_of_many}, or a single output for two classes"
+    elif labels == "onehot" and width > 2 and case.activation == "softmax":
+        fix = "use CategoricalCrossentropy; metrics=['accuracy'] then counts images, too"
+        return "warning", "binary cross-entropy on a softmax over several classes", fix
+    return None
+
+
+def _consequence(case):
+    """What the loss says to the first labels."""
+    if case.outputs is None or case.loss is None or case.loss.function is None:
+        return "Keras refuses it, or learns something else than was meant."
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            y = np.asarray(case.side.sample_labels)[: len(case.outputs)]
+            value = float(case.loss.mean(y, case.outputs)) if case.run.loss is None else case.run.loss
+    except Exception as error:
+        return f"Keras refuses it: {inspection.first_line(error)}"
+    return f"Keras does not complain: the loss of {len(y)} images is {value:.3g}, and is not what was meant."
+
+
+@_detector
+def _softmax_over_one_output(case):
+    if case.width == 1 and case.activation == "softmax":
+        yield Finding(
+            "error",
+            "softmax over a single output",
+            f"{case.model.name}: last layer",
+            "It is 1 for every image, whatever the weights are, so nothing can be learnt.",
+            "use sigmoid with one output, or softmax with one output a class",
+            _LOSSES,
+        )
+
+
+@_detector
+def _number_of_targets(case):
+    if case.width is None or case.labels != "numbers" or case.kind not in (None, "regression"):
+        return
+    targets = np.asarray(case.side.sample_labels).reshape(len(case.side.images), -1).shape[1]
+    if case.width != targets:
+        yield Finding(
+            "error",
+            f"the model has {_plural(case.width, 'output')} for {_plural(targets, 'target')} an image",
+            f"{case.model.name}: last layer",
+            _consequence(case),
+            f"make the last layer Dense({targets})",
+            _STRUCTURE,
+        )
+
+
+@_detector
+def _width_of_the_last_layer(case):
+    """Of classifiers: by their loss, or by a softmax. Other models may have any width, such as an embedding."""
+    width, classes = case.width, case.classes
+    classifies = case.kind in ("sparse", "categorical", "binary") or case.activation == "softmax"
+    if width is None or classes is None or case.labels in ("multihot", "numbers") or not classifies:
+        return
+    named = case.side.class_names is not None
+    missing = None
+    if width == 1:
+        if classes > 2 and named and case.labels is None:
+            missing = "One output can only tell two classes apart."
+    elif width < classes and case.labels == "onehot":
+        missing = f"Rows of {classes} labels meet {width} outputs, which Keras refuses."
+    elif width < classes:
+        low = 0 if case.known is None else case.known.min()
+        start = f" They start at {low}." if low else ""
+        missing = f"Labels go up to {classes - 1}, and the loss has no output to look at for them.{start} On a CPU "
+        missing += "TensorFlow stops; on a GPU the loss becomes NaN."
+    certain = named or case.labels == "onehot"
+    far = width >= 2 * classes and width > classes + 2
+    if not missing and (width <= classes or not (certain or case.side.counted)):
+        return
+    fix = f"make the last layer Dense({classes})"
+    if missing and case.known is not None and case.known.min() == 1 and width == classes - 1:
+        fix = "number the classes from 0: y - 1"
+    question = " Is this the classifier of the source task?" if far else ""
+    yield Finding(
+        "error" if missing else "warning" if certain or far else "note",
+        f"the model has {_plural(width, 'output')}, the data have {_plural(classes, 'class')}",
+        f"{case.model.name}: last layer",
+        missing or f"{_plural(width - classes, 'output')} can never be right in these data.{question}",
+        fix + ("; load the backbone with include_top=False" if far and not missing else ""),
+        _STRUCTURE,
+    )
+
+
+# ----- pixels
+
+
+_WANTED = {
+    "caffe": "0–255 in the order blue, green, red, minus the mean of each",
+    "tf": "[-1, 1]",
+    "torch": "ImageNet's mean 0 and standard deviation 1",
+    "inside": "raw pixels 0–255, which it rescales inside",
+    "unit": "[0, 1]",
+}
+_TWICE = (
+    "the pixels are rescaled twice, so that all images look alike to the network",
+    "rescale once: feed raw pixels 0–255 to a model that rescales inside, or take its Rescaling layer out",
+)
+
+
+@_detector
+def _range_of_pixels(case):
+    """By the numbers that really reach the first convolution, whatever stands before it."""
+    if case.run is None or case.side is None or not inspection.is_pictures(case.side.images):
+        return
+    images = case.side.images[: inspection.RUN]
+    given = float(images.min()), float(images.max())
+    for network, met in zip(case.networks, case.run.entry):
+        mode = network.mode if network.trained_before else None  # random weights want nothing
+        if met is None or given[1] - given[0] < 0.2:
+            continue
+        if mode is None and network.entry.weights[0].shape[-2] != images.shape[-1]:
+            continue  # of a model of its own class the first layer by name need not be the first that pixels meet
+        problem = _range_problem(network.family, mode, met, given)
+        if problem is None:
+            continue
+        what, fix = problem
+        level = "error" if mode else "warning"
+        if case.side.kind == "folder" and problem != _TWICE:
+            what, level = f"{what}, if fit gets them as they are in the files", "note"
+        elif case.scratch(network) and problem != _TWICE:
+            what, level = f"{what}, unless it was trained from scratch on such pixels", "note"
+        wanted = f"{network.family} has learnt on {_WANTED[mode]}. " if mode else ""
+        yield Finding(
+            level,
+            what,
+            f"{network.name}: {network.entry.name}",
+            f"{wanted}Images between {given[0]:.4g} and {given[1]:.4g} reach the first convolution as numbers between "
+            f"{met[0]:.4g} and {met[1]:.4g}.",
+            fix,
+            _MODELS,
+        )
+
+
+def _range_problem(family, mode, met, given):
+    """``(what, fix)``, or ``None``; ``met`` is what reaches the first convolution, see ``inspection.Run``."""
+    low, high, spread = met
+    preprocess = f"put keras.applications' preprocess_input of {family} before the network"
+    raw = "the pixels are not preprocessed as this network wants them"
+    if mode is None:
+        return _TWICE if spread < 0.02 and given[1] - given[0] > 0.5 else None
+    if mode == "caffe":
+        if spread <= 3:
+            down = "the pixels are scaled down, which this network does not want"
+            return down, f"{preprocess}, and do not divide by 255"
+        return (raw, preprocess) if low >= -0.5 and high > 152 else None
+    if mode == "inside" and max(-low, high) > 4:
+        return raw, f"build the network with include_preprocessing=True, or {preprocess}"
+    if spread < 0.05:
+        return _TWICE
+    if mode == "inside":
+        return None
+    if mode == "unit":
+        if high > 2:
+            return "the pixels are not rescaled", "put a Rescaling(1 / 255) layer before the network"
+        around_zero = "the pixels are rescaled to [-1, 1] instead of [0, 1]"
+        return (around_zero, "use Rescaling(1 / 255)") if low < -0.2 else None
+    if max(-low, high) > 4:
+        return raw, preprocess
+    bright = given[1] > 2 and high - low > 1.4 / 255 * (given[1] - given[0])  # scaled to more than [0, 1], no dark ones
+    if low >= -0.01 and high <= 1.01 and not bright:
+        fix = "use Rescaling(1 / 127.5, offset=-1)" if mode == "tf" else preprocess
+        return "the pixels are rescaled to [0, 1], and this network wants others", fix
+    return None
+
+
+@_detector
+def _another_range_in_validation(case):
+    """A rescaling that one side has and the other lacks."""
+    sides = case.train, case.val
+    if not all(side is not None and inspection.is_pictures(side.images) for side in sides):
+        return
+    largest = [float(np.abs(side.images).max()) for side in sides]
+    if max(largest) > 10 * min(largest) > 0:
+        ranges = [f"{side.images.min():.4g} and {side.images.max():.4g}" for side in sides]
+        yield Finding(
+            "error",
+            "the validation images are scaled otherwise than the training images",
+            "training and validation data",
+            f"Training pixels lie between {ranges[0]}, validation pixels between {ranges[1]}. The model is judged on "
+            "pixels of a kind that it has never seen.",
+            "prepare both sides by one function, or by layers of the model",
+            _MODELS,
+        )
+
+
+# ----- copies, and data that change
+
+
 @_detector
 def _validation_that_reshuffles(case):
     """Two passes over the validation set: do images leave it, and turn up in the training set?"""
     if not _moved_between_sides(case):
         return
     first, second = set(case.val.digests), set(case.val.again)
-    seen = set(case.train.digests) | set(case.train.again)
-    both = (first | second) & seen
+    both = (first | second) & {*case.train.digests, *case.train.again}
     yield Finding(
         "error",
         "the validation set is drawn anew in each pass and mixes with the training set",
         "validation data",
         f"{len(second - first)} of {len(second)} validation images were not in the pass before, and {len(both)} were "
-        "met in the training data as well: after some epochs the model has trained on all of them.",
+        "met in the training data as well. After some epochs the model has trained on all of them.",
         "split before shuffling, or use shuffle(..., reshuffle_each_iteration=False) before take and skip",
         _EVALUATION,
     )
@@ -910,10 +750,16 @@ def _validation_that_reshuffles(case):
 
 def _moved_between_sides(case):
     train, val = case.train, case.val
-    if train is None or val is None or val.again is None or not val.complete or train.again is None:
+    if train is None or val is None or train.again is None or val.again is None or not val.whole:
         return False
-    first, second = set(val.digests), set(val.again)
-    return bool((second - first) & (set(train.digests) | set(train.again)))
+    return not (set(val.again) - set(val.digests)).isdisjoint([*train.digests, *train.again])
+
+
+def _copies(case):
+    """Positions ``(in the training data, among the different validation images)``, and the number of the latter."""
+    places = {key: i for i, key in reversed(list(enumerate([*case.train.digests, *(case.train.again or ())]))) if key}
+    seen = dict.fromkeys([*case.val.digests, *(case.val.again or ())])  # both passes, and each image once
+    return [(places[key], j) for j, key in enumerate(seen) if key in places], len(seen)
 
 
 @_detector
@@ -921,36 +767,37 @@ def _copies_across_sides(case):
     train, val = case.train, case.val
     if train is None or val is None or _moved_between_sides(case):
         return
-    places = {key: i for i, key in reversed(list(enumerate([*train.digests, *(train.again or ())]))) if key}
-    seen = dict.fromkeys([*val.digests, *(val.again or ())])  # both passes, and each image once
-    copies = [(places[key], i) for i, key in enumerate(seen) if key in places]
-    if copies:
-        share = len(copies) / len(seen)
-        shuffled = train.again is not None and val.again is not None
-        yield Finding(
-            "error" if share >= 0.01 else "warning",
-            f"{_plural(len(copies), 'validation image')} also in the training data",
-            listed([f"{val.file(j)} = {train.file(i)}" for i, j in copies], 3, "; ")
-            if train.again is None and val.again is None
-            else "both datasets",
-            f"{share:.1%} of the {len(seen):,} validation images that were compared were trained on, so the "
-            "score is partly memory.",
-            "split before shuffling, or with reshuffle_each_iteration=False, if both come from one dataset"
-            if shuffled
-            else "drop the copies from the training data (tlutils.data.load does), and split before augmenting",
-            _EVALUATION,
-        )
+    copies, compared = _copies(case)
+    if not copies:
+        return
+    datasets = train.again is not None and val.again is not None
+    yield Finding(
+        "error" if len(copies) / compared >= 0.01 else "warning",
+        f"{_plural(len(copies), 'validation image')} also in the training data",
+        "both datasets" if datasets else listed([f"{val.file(j)} = {train.file(i)}" for i, j in copies], 3, "; "),
+        f"{len(copies) / compared:.1%} of the {compared:,} validation images that were compared were trained on, so "
+        "the score is partly memory.",
+        "split before shuffling, or with reshuffle_each_iteration=False, if both come from one dataset"
+        if datasets
+        else "drop the copies from the training data (tlutils.data.load does), and split before augmenting",
+        _EVALUATION,
+    )
+
+
+@_detector
+def _near_copies_across_sides(case):
+    train, val = case.train, case.val
+    if train is None or val is None or _moved_between_sides(case) or _copies(case)[0]:
         return
     if not (inspection.is_pictures(train.images) and inspection.is_pictures(val.images)):
         return
-    near = _near_copies(train.images, val.images)
-    if near:
+    if near := _near_copies(train.images, val.images):
         yield Finding(
             "warning" if len(near) > 1 else "note",
             f"{_plural(len(near), 'validation image')} almost equal to a training image",
-            listed([f"sampled image {j} ~ {i} (correlation {c:.4f})" for c, i, j in near], 3, "; "),
-            f"Found among {len(val.images)} and {len(train.images)} images: resized or recompressed copies, or frames "
-            "of one video. The score is partly memory.",
+            listed([f"{val.file(val.rows[j])} ~ {train.file(train.rows[i])} ({c:.4f})" for c, i, j in near], 3, "; "),
+            f"{len(val.images)} and {len(train.images)} images were compared; the number is the correlation. They are "
+            "resized or recompressed copies, or frames of one video. The score is partly memory.",
             "put all pictures of one scene, person or video on one side (tlutils.data.load, groups=)",
             _EVALUATION,
         )
@@ -973,8 +820,7 @@ def _copies_within_a_folder(case):
     side = case.train
     if side is None or side.kind != "folder" or case.val is not None:
         return
-    copies = len(side.digests) - len(set(side.digests))
-    if copies:
+    if copies := len(side.digests) - len(set(side.digests)):
         yield Finding(
             "note",
             f"{_plural(copies, 'file')} with the same content as another one",
@@ -987,17 +833,26 @@ def _copies_within_a_folder(case):
 
 @_detector
 def _random_at_evaluation(case):
-    if case.run is not None and case.run.random:
-        yield Finding(
-            "warning",
-            "something random is active when the model is evaluated",
-            f"{case.model.name}: {listed(case.run.random, 4)}",
-            "With training=False it still draws random numbers, so scores and predictions change from call to call.",
-            "use Keras' augmentation layers and pass the training argument on; no tf.image.random_… inside a model",
-            _AUGMENTING,
-        )
+    if case.run is None or not case.run.random:
+        return
+    import keras
+
+    noise = keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.GaussianNoise
+    on_purpose = all(isinstance(each, noise) for each in case.run.random)  # which nobody leaves on by mistake
+    yield Finding(
+        "note" if on_purpose else "warning",
+        "something random is active when the model is evaluated",
+        f"{case.model.name}: {listed([getattr(each, 'name', each) for each in case.run.random], 4)}",
+        "With training=False it still draws random numbers, so scores and predictions change from call to call.",
+        "use Keras' augmentation layers and pass the training argument on; no tf.image.random_… inside a model",
+        _AUGMENTING,
+    )
+
+
+@_detector
+def _validation_that_changes(case):
     val = case.val
-    if val is None or val.again is None or not val.complete or _moved_between_sides(case):
+    if val is None or val.again is None or not val.whole or _moved_between_sides(case):
         return
     first, second = set(val.digests), set(val.again)
     if len(val.digests) == len(val.again) and len(second - first) > len(second) / 2:
@@ -1012,75 +867,99 @@ def _random_at_evaluation(case):
         )
 
 
+# ----- classes
+
+
 @_detector
-def _balance_of_classes(case):
-    train = case.train
-    if train is None or train.regression or case.classes is None:
+def _splits_taken_for_classes(case):
+    for side in (case.train, case.val):
+        names = () if side is None else side.class_names or ()
+        if len(names) > 1 and {name.lower() for name in names} <= _SPLITS:
+            yield Finding(
+                "warning",
+                f"the classes are called {' and '.join(names)}",
+                side.name,
+                "These are names of splits: the folder is one level too high, and the model learns to tell training "
+                "from validation images.",
+                "load each split from a folder of its own, such as …/train, which holds one sub-folder a class",
+                _EVALUATION,
+            )
+
+
+@_detector
+def _different_classes(case):
+    train, val = case.train, case.val
+    if train is None or val is None or not train.class_names or val.class_names in (None, train.class_names):
         return
-    names = train.class_names or tuple(map(str, range(case.classes)))
-    if case.val is not None and case.val.class_names not in (None, train.class_names) and train.class_names:
-        only = [
-            f"{name} ({side.name})"
-            for side, other in ((train, case.val), (case.val, train))
-            for name in side.class_names
-            if name not in other.class_names
-        ]
-        yield Finding(
-            "error",
-            "the training and the validation data have different classes",
-            listed(only, 6) or "their order differs",
-            "Classes are numbered in order, so from there on the same number means another class on each side.",
-            "give both sides the same sub-folders, or pass class_names= when they are loaded",
-            _EVALUATION,
-        )
+    only = [
+        f"{name} ({side.name})"
+        for side, other in ((train, val), (val, train))
+        for name in side.class_names
+        if name not in other.class_names
+    ]
+    yield Finding(
+        "error",
+        "the training and the validation data have different classes",
+        listed(only, 6) or "their order differs",
+        "Classes are numbered in order, so from there on the same number means another class on each side.",
+        "give both sides the same sub-folders, or pass class_names= when they are loaded",
+        _EVALUATION,
+    )
+
+
+@_detector
+def _empty_classes(case):
+    too_narrow = case.classes is not None and 1 < (case.width or 1) < case.classes  # then the numbers are in doubt
+    if case.train is None or case.classes is None or too_narrow or any(_different_classes(case)):
         return
-    counted, absent = {}, set()
-    for side in (train, case.val):
-        numbers = None if side is None or side.labels is None or not side.complete else _class_numbers(side.labels)
-        if numbers is not None and (numbers >= 0).all() and case.labels in ("sparse", "onehot", None):
-            counted[side.name] = np.bincount(numbers, minlength=len(names))[: len(names)]
-            missing = [name for name, count in zip(names, counted[side.name]) if not count and name not in absent]
-            absent |= set(missing)
-            if missing:
-                certain = side is train or side.kind == "folder"
-                yield Finding(
-                    "warning" if certain else "note",
-                    f"{_plural(len(missing), 'class')} without an image",
-                    f"{side.name}: {listed(missing, 6)}",
-                    "It cannot be learnt." if side is train else "Nothing is measured on it.",
-                    "add images, or number the classes without it",
-                    _EVALUATION,
-                )
-    if train.name not in counted or case.classes < 2:
+    told = set()
+    for side in (case.train, case.val):
+        counts = case.by_class(side)
+        names = () if counts is None else [name for name, count in zip(case.class_names, counts) if not count]
+        missing = [name for name in names if name not in told]
+        told.update(missing)
+        if missing:
+            yield Finding(
+                "warning" if side is case.train or side.kind == "folder" else "note",
+                f"{_plural(len(missing), 'class')} without an image",
+                f"{side.name}: {listed(missing, 6)}",
+                "It cannot be learnt." if side is case.train else "Nothing is measured on it.",
+                "add images, or number the classes without it",
+                _EVALUATION,
+            )
+
+
+@_detector
+def _imbalance(case):
+    counts = None if case.train is None else case.by_class(case.train)
+    if counts is None or (counts > 0).sum() < 2:
         return
-    counts = counted[train.name]
-    present = counts[counts > 0]
-    ratio = present.max() / present.min() if len(present) > 1 else 1
-    if ratio >= _IMBALANCE[1]:
-        largest, smallest = int(counts.argmax()), int(np.where(counts > 0, counts, counts.max() + 1).argmin())
-        yield Finding(
-            "warning" if ratio >= _IMBALANCE[0] else "note",
-            f"classes of {present.min():,} to {present.max():,} images",
-            f"{train.name}: {names[largest]} against {names[smallest]}",
-            f"Always answering {names[largest]!r} is right for {counts.max() / counts.sum():.0%} of the images.",
-            "report balanced accuracy and recall a class; weight the loss (fit(..., class_weight=...))",
-            _EVALUATION,
-        )
+    few, many = int(counts[counts > 0].min()), int(counts.max())
+    if many / few < _IMBALANCE[1]:
+        return
+    largest, smallest = (case.class_names[counts.tolist().index(count)] for count in (many, few))
+    yield Finding(
+        "warning" if many / few >= _IMBALANCE[0] and not case.train.weighted else "note",
+        f"classes of {few:,} to {many:,} images",
+        f"{case.train.name}: {largest} against {smallest}",
+        f"Always answering {largest!r} is right for {many / counts.sum():.0%} of the images.",
+        "report balanced accuracy and recall a class; weight the loss (fit(..., class_weight=...))",
+        _EVALUATION,
+    )
 
 
 @_detector
 def _classes_that_imagenet_knows(case):
-    side = case.side
-    pretrained = [n for n in case.networks if n.family and n.mode != "unit" and n.trained_before]
-    if not pretrained or side is None or not side.class_names:
+    if case.side is None or not case.side.class_names or not any(map(case.pretrained, case.networks)):
         return
-    found = {name: known for name in side.class_names if (known := imagenet_classes(name))}
+    names = case.side.class_names
+    found = {name: known for name in names if (known := imagenet_classes(name))}
     if found:
         shown = [f"{name} ({listed(known, 2)})" for name, known in found.items()]
         yield Finding(
             "note",
-            f"{len(found)} of {len(side.class_names)} classes are classes of ImageNet",
-            f"{side.name}: {listed(shown, 4)}",
+            f"{len(found)} of {len(names)} classes are classes of ImageNet",
+            f"{case.side.name}: {listed(shown, 4)}",
             "If the weights are ImageNet's, the network has learnt these very classes: a good score says little about "
             "transfer to something new.",
             "say so when you report the score, or compare with classes that ImageNet does not have",

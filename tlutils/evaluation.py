@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tlutils import inspection
 from tlutils.calibration import calibrate, calibration_error, error_if_calibrated, reliability, temperature
 from tlutils.cards import model_card
 from tlutils.intervals import CONFIDENCE, bootstrap_mean, bootstrap_share, f1_interval, wilson
-from tlutils.reports import Report, report
+from tlutils.reports import SPLITS, Report, report
 
 __all__ = [
     "CONFIDENCE",
@@ -28,6 +29,7 @@ __all__ = [
     "evaluate",
     "f1_interval",
     "from_rows",
+    "holm",
     "model_card",
     "over_seeds",
     "pack",
@@ -46,11 +48,13 @@ def evaluate(model, examples, *, class_names=None, batch_size=64, from_logits=Tr
     """Measure a model on labelled images.
 
     Args:
-        model: Raw pixels 0–255 to logits (N, classes) or numbers (N, outputs).
+        model: Raw pixels 0–255 to logits (N, classes), to the single logit (N, 1) of a binary classifier (see
+            :func:`report`), or to numbers (N, outputs).
         examples: :class:`~tlutils.data.Examples`.
         class_names: Names of the classes, in the order of the logits; ``None`` numbers them.
         batch_size: Images a step.
-        from_logits: ``False`` for a classifier that ends in a softmax: its probabilities are then taken as they are.
+        from_logits: ``False`` for a classifier that ends in a softmax, or a binary one that ends in a sigmoid: its
+            probabilities are then taken as they are.
 
     Returns:
         Report
@@ -59,30 +63,38 @@ def evaluate(model, examples, *, class_names=None, batch_size=64, from_logits=Tr
         ValueError: There is no example, a label has no logit, the names are not as many as the logits, the model gives
             NaN or infinity, or it gives probabilities where logits are expected, or the reverse.
     """
+    if examples is None:
+        raise ValueError("there are no examples: the task has no such split; measure on task.val, and say so")
     if len(examples) == 0:
         raise ValueError("there are no examples to evaluate on")
     outputs = np.asarray(model.predict(examples.batches(batch_size), verbose=0), "float64")
-    if np.issubdtype(examples.labels.dtype, np.integer):
-        outputs = _logits(outputs, from_logits)
+    if np.issubdtype(examples.labels.dtype, np.integer) and outputs.ndim == 2 and np.isfinite(outputs).all():
+        outputs = _logits(model, outputs, from_logits)
     return report(outputs, examples.labels, class_names=class_names, split=examples.split)
 
 
-def _logits(outputs, from_logits):
+def _logits(model, outputs, from_logits):
     """Outputs of a classifier as logits; a softmax over probabilities would squeeze them towards each other, unseen."""
-    probabilities = outputs.ndim == 2 and outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-3)
+    single = outputs.shape[1] == 1
+    probable = outputs.min() >= 0 and (outputs.max() <= 1 if single else np.allclose(outputs.sum(axis=1), 1, atol=1e-3))
     if from_logits:
-        if probabilities and outputs.shape[1] > 1 and not np.isin(outputs, (0, 1)).all():
+        # A single number from 0 to 1 may be a logit, and so may zeros and ones: the model itself must say what it is.
+        telling = not single and not np.isin(outputs, (0, 1)).all()
+        if probable and (telling or inspection.ending(model) in ("softmax", "sigmoid")):
+            what = "it ends in a sigmoid" if single else "each row sums to 1: it ends in a softmax"
             raise ValueError(
-                "the model gives probabilities (each row sums to 1), not logits: it ends in a softmax; say "
-                "from_logits=False"
+                f"the model gives probabilities, not logits ({what}); say from_logits=False to evaluate it, or take "
+                "that activation off"
             )
         return outputs
-    if not probabilities and np.isfinite(outputs).all():
-        row = int(np.abs(outputs.reshape(len(outputs), -1).sum(axis=1) - 1).argmax())
+    if not probable:
+        row = int(np.abs(outputs.sum(axis=1) - 1).argmax())
         raise ValueError(
             f"from_logits=False is for probabilities, and the outputs of image {row} run from {outputs[row].min():.4g} "
             f"to {outputs[row].max():.4g} with sum {outputs[row].sum():.4g}"
         )
+    if single:
+        outputs = np.concatenate([1 - outputs, outputs], axis=1)
     return np.log(np.maximum(outputs, np.finfo("float32").tiny))  # what rounds to 0 is no more certain than that
 
 
@@ -136,12 +148,12 @@ def transferability(backbone, task, method="logme", *, cache_dir=None, seed=0):
 
 def _right(report, name):
     """Whether each image was right, for the function of this name."""
-    if report.accuracy is None:
+    if not report.is_classifier:
         raise ValueError(
             f"{name} is for classifiers: it counts right and wrong answers, and a regression has neither; "
             "compare the mean absolute errors instead"
         )
-    return report.predictions == report.labels
+    return report.correct
 
 
 def _all_alike(mean, n, lowest, highest, confidence=CONFIDENCE):
@@ -161,7 +173,8 @@ class Comparison:
     Attributes:
         difference: Accuracy of ``a`` minus accuracy of ``b`` on the same images.
         interval: 95% bootstrap interval of the difference over test images; where all images say the same, what so
-            many of them can exclude.
+            many of them can exclude. With fewer than about ten images that only one of the two got right it is too
+            narrow: trust the test then, also where the interval leaves zero out.
         only_a: Images that only ``a`` got right.
         only_b: Images that only ``b`` got right.
         p_value: McNemar's exact test of equal accuracy.
@@ -178,7 +191,8 @@ class Comparison:
     def __str__(self):
         low, high = self.interval
         return (
-            f"difference {self.difference:+.3f}, 95% interval {low:+.3f} to {high:+.3f} (over {self.images})\n"
+            f"difference {self.difference:+.3f}\n"
+            f"95% interval {low:+.3f} to {high:+.3f} (over {self.images})\n"
             f"{self.only_a} images only the first gets right, {self.only_b} only the second\n"
             f"McNemar's exact test p = {self.p_value:.3g}"
         )
@@ -212,26 +226,26 @@ def compare(a, b, *, samples=10_000, seed=0):
     if n in (only_a, only_b, n - only_a - only_b):
         low, high = _all_alike((only_a - only_b) / n, n, -1, 1)
     p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    images = {"train": "training images", "val": "validation images", "test": "test images"}.get(a.split or b.split)
-    return Comparison(
-        (only_a - only_b) / n, (float(low), float(high)), only_a, only_b, float(p), images or "the choice of images"
-    )
+    split = a.split or b.split
+    images = SPLITS[split] if split else "the choice of images"
+    return Comparison((only_a - only_b) / n, (float(low), float(high)), only_a, only_b, float(p), images)
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """Accuracy over seeds and test images.
+    """A score, such as the accuracy, over seeds and images.
 
     Attributes:
-        mean: Mean accuracy over the seeds.
+        mean: Mean over the seeds.
         interval: Interval of the mean; where no score differs from another, what so many images can exclude.
         covers: What the interval covers, in words.
         seeds: The seeds.
-        accuracies: Accuracy of each seed.
-        correct: Whether each test image was right, shape (seeds, images); kept for paired differences.
+        accuracies: Mean of each seed.
+        correct: Whether each image was right, or its score, shape (seeds, images); kept for paired differences.
         confidence: Coverage of the interval.
         p_value: Of a difference: the two-sided test that its mean is zero, from the same t; it is below 1 − confidence
             just where the interval leaves zero out. ``None`` where the scores are right and wrong answers.
+        images: What the images are: ``"test images"``, ``"validation images"`` …
     """
 
     mean: float
@@ -242,6 +256,7 @@ class Repeated:
     correct: np.ndarray = field(repr=False)
     confidence: float = CONFIDENCE
     p_value: float | None = None
+    images: str = "test images"
 
     def __str__(self):
         low, high = self.interval
@@ -251,7 +266,8 @@ class Repeated:
         """The difference of two methods run with the same seeds on the same images, paired by both."""
         if self.seeds != other.seeds or self.correct.shape != other.correct.shape:
             raise ValueError("only runs with the same seeds on the same test images can be paired")
-        return repeated(self.seeds, self.correct.astype(float) - other.correct, confidence=self.confidence)
+        gain = self.correct.astype(float) - other.correct
+        return repeated(self.seeds, gain, confidence=self.confidence, images=self.images)
 
 
 def repeat(run, seeds):
@@ -280,10 +296,10 @@ def repeat(run, seeds):
         labels = report.labels if labels is None else labels
         if not np.array_equal(report.labels, labels):
             raise ValueError("every seed must be evaluated on the same examples in the same order")
-    return repeated(seeds, np.stack(correct))
+    return repeated(seeds, np.stack(correct), images=SPLITS[report.split])
 
 
-def repeated(seeds, correct, *, confidence=CONFIDENCE):
+def repeated(seeds, correct, *, confidence=CONFIDENCE, images="test images"):
     """The mean of one score for each seed and image, with an interval over both.
 
     Seeds and images are crossed random effects: the variance of the mean is estimated from the mean squares of a
@@ -292,22 +308,27 @@ def repeated(seeds, correct, *, confidence=CONFIDENCE):
 
     Args:
         seeds: The seeds.
-        correct: Shape (seeds, images): booleans, whether the image was right, or numbers, a difference of two such
-            arrays. The interval ends where the scale does: at 0 and 1, or at −1 and 1.
+        correct: Shape (seeds, images): booleans, whether the image was right, or numbers, such as a difference of two
+            such arrays or of losses. The interval ends where the scale does: at 0 and 1, at −1 and 1, or, of numbers
+            beyond those, at the largest of them and its negative.
         confidence: Coverage; raise it to 1 − 0.05/m when m comparisons are read together (Bonferroni).
+        images: What the images are, for :attr:`Repeated.covers`.
 
     Returns:
         Repeated
 
     Raises:
-        ValueError: Fewer than two seeds or two images, or seeds that are not as many as the rows.
+        ValueError: Fewer than two seeds or two images, seeds that are not as many as the rows, or scores that are NaN
+            or infinite.
     """
     from scipy.stats import t
 
     seeds, scores = tuple(seeds), np.asarray(correct, float)
+    if scores.ndim != 2 or min(scores.shape) < 2:
+        raise ValueError(f"an interval over both needs at least 2 seeds and 2 images, not scores of {scores.shape}")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{(~np.isfinite(scores)).sum()} of {scores.size} scores are NaN or infinite")
     n_seeds, n_images = scores.shape
-    if min(scores.shape) < 2:
-        raise ValueError(f"an interval over both needs at least 2 seeds and 2 images, not {n_seeds} and {n_images}")
     if len(seeds) != n_seeds:
         raise ValueError(f"there are {len(seeds)} seeds, but {n_seeds} rows of scores")
     mean, by_seed, by_image = scores.mean(), scores.mean(axis=1), scores.mean(axis=0)
@@ -320,7 +341,7 @@ def repeated(seeds, correct, *, confidence=CONFIDENCE):
     # An effect that is smaller than chance alone would make it is no effect, not a negative one.
     seed, image = max(seed, residual), max(image, residual)
     variance = (seed + image - residual) / scores.size
-    highest = max(1, np.abs(scores).max())  # above 1 only where differences were subtracted from each other
+    highest = max(1, np.abs(scores).max())  # above 1 for losses, and where differences were subtracted from each other
     lowest = 0 if np.asarray(correct).dtype == bool else -highest
     if variance > 0:
         freedom = (variance * scores.size) ** 2 / (np.array([seed, image, residual]) ** 2 / degrees).sum()
@@ -333,12 +354,13 @@ def repeated(seeds, correct, *, confidence=CONFIDENCE):
     return Repeated(
         float(mean),
         (float(low), float(high)),
-        f"{n_seeds} seeds and {n_images:,} test images",
+        f"{n_seeds} seeds and {n_images:,} {images}",
         seeds,
         tuple(float(a) for a in by_seed),
         np.asarray(correct),
         confidence,
         None if np.asarray(correct).dtype == bool else float(p_value),
+        images,
     )
 
 

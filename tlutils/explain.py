@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tlutils.inspection import ending
 from tlutils.runtime import require_tensorflow
 from tlutils.surgery import _listed
+
+_PROBABILITIES = ("softmax", "sigmoid")
 
 # Models with more than one output, by model and layer: a new one costs seconds, and adds nodes to the shared layers.
 _tapped = weakref.WeakKeyDictionary()
@@ -82,7 +85,7 @@ def occlusion(model, images, target=None, *, patch=8, stride=4, fill=None, score
         fill: Value of the covered pixels, 0–255, or ``None`` for the mean of each image, channel by channel. Zeiler and
             Fergus take gray, which is much light on a black background.
         score: ``"probability"`` (softmax of the outputs where they are logits) or ``"output"`` (as they are; take it
-            for a regression).
+            for a regression, and for a single logit).
         batch_size: Images a step.
 
     Returns:
@@ -104,8 +107,10 @@ def occlusion(model, images, target=None, *, patch=8, stride=4, fill=None, score
 
     def scores(batch):
         outputs = np.asarray(model.predict(batch, batch_size=batch_size, verbose=0), float)
-        if score == "output" or _ends_in_softmax(model):
+        if score == "output" or ending(model) in _PROBABILITIES:
             return outputs
+        if outputs.shape[1] == 1:
+            raise ValueError("of a single output the softmax is always 1: say score='output'")
         odds = np.exp(outputs - outputs.max(axis=1, keepdims=True))
         return odds / odds.sum(axis=1, keepdims=True)
 
@@ -213,15 +218,12 @@ def _tap(model, name):
         raise ValueError(f"{model!r} is no functional or sequential Keras model that is built: it has no graph to open")
     known = _tapped.setdefault(model, {})
     if name not in known:
-        final = model.layers[-1]
-        squashes = getattr(getattr(final, "activation", None), "__name__", "") in ("softmax", "sigmoid")
+        final = _final(model)
         alone = isinstance(final, keras.layers.Softmax | keras.layers.Activation)
         # Without its last activation: where a softmax is sure of itself, its slope is zero.
-        skip = isinstance(final, keras.layers.Softmax) or (
-            squashes and isinstance(final, keras.layers.Dense | keras.layers.Activation)
-        )
+        skip = ending(model) in _PROBABILITIES and (alone or isinstance(final, keras.layers.Dense))
         inputs, features, output = _opened(model, name, final if skip else None)
-        known[name] = keras.Model(inputs, [features, output]), None if alone or not skip else final
+        known[name] = keras.Model(inputs, [features, output]), final if skip and not alone else None
     network, dense = known[name]
     if dense is None:
         return network, lambda x: x
@@ -236,40 +238,53 @@ def _tap(model, name):
 def _opened(model, name, final=None):
     """Inputs of a copy of the graph on the same layers, what leaves the layer ``name``, and the output.
 
-    With ``final``, what enters that layer takes the place of the output.
+    With ``final``, what enters that layer takes the place of the output. Without a name the features are ``None``.
     """
     import keras
 
     graph = _graph(model)
-    if not _holds(graph, name) or len(graph.outputs) != 1:
+    if (name is not None and not _holds(graph, name)) or len(graph.outputs) != 1:
         some = _listed(_map_names(graph))
         raise ValueError(f"{model.name!r} has no block or layer {name!r}; those with a feature map are: {some}")
-    here = any(layer.name == name for layer in graph.layers)
+    inside = None if any(layer.name == name for layer in graph.layers) else name
     taken, nested = {}, {}
 
     def call(layer, *args, **kwargs):
         if layer is final:
             taken["before"] = args[0]
-        if not here and _is_graph(layer) and _holds(layer, name):
+        wanted = inside if inside is not None and _is_graph(layer) and _holds(layer, inside) else None
+        if wanted is not None or (_is_graph(layer) and final is not None and _final(layer) is final):
             if id(layer) not in nested:
-                inputs, features, output = _opened(layer, name)
-                nested[id(layer)] = keras.Model(inputs, [features, output], name=layer.name)
-            features, output = nested[id(layer)](*args, **kwargs)
-            taken.setdefault("features", features)
-            return output
-        output = layer(*args, **kwargs)
-        if here and layer.name == name:
+                inputs, features, output = _opened(layer, wanted, final)
+                outputs = output if wanted is None else [features, output]
+                nested[id(layer)] = keras.Model(inputs, outputs, name=layer.name)
+            output = nested[id(layer)](*args, **kwargs)
+            if wanted is not None:
+                features, output = output
+                taken.setdefault("features", features)
+        else:
+            output = layer(*args, **kwargs)
+        if inside is None and layer.name == name:
             taken.setdefault("features", output)
         return output
 
     copy = keras.models.clone_model(graph, clone_function=lambda layer: layer, call_function=call)
+    output = taken.get("before", copy.outputs[0])
+    if name is None:
+        return copy.inputs, None, output
     features = taken.get("features", copy.inputs[0])
     if len(getattr(features, "shape", ())) != 4:
         raise ValueError(
             f"what leaves {name!r} is no feature map (N, height, width, channels); those with one are: "
             f"{_listed(_map_names(graph))}"
         )
-    return copy.inputs, features, taken.get("before", copy.outputs[0])
+    return copy.inputs, features, output
+
+
+def _final(model):
+    """The layer that gives a model's output, also inside a nested model."""
+    final = model.layers[-1]
+    return _final(final) if _is_graph(final) else final
 
 
 def _graph(model):
@@ -338,14 +353,6 @@ def _targets(target, count, outputs):
         wrong = target.min() if target.min() < 0 else target.max()
         raise ValueError(f"the model has outputs 0 to {outputs - 1}, none with number {wrong}")
     return np.broadcast_to(target, count).astype("int64")
-
-
-def _ends_in_softmax(model):
-    import keras
-
-    final = model.layers[-1]
-    activation = getattr(getattr(final, "activation", None), "__name__", "")
-    return activation in ("softmax", "sigmoid") or isinstance(final, keras.layers.Softmax)
 
 
 def _starts(side, patch, stride):

@@ -4,10 +4,12 @@ Nothing here changes a model. It is called inside a ``keras.StatelessScope``, wh
 (moving averages, random states), in a traced function of TensorFlow, so that it behaves as in ``fit`` and ``evaluate``.
 """
 
+import contextlib
 import functools
 import hashlib
 import inspect
 import os
+import re
 import warnings
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ LOOK = 256  # images of each side that are looked at pixel by pixel, and of a tf
 RUN = 64  # images that go through the model
 STEP = 32  # images of the training step that is tried out
 HASHED = 20_000  # images of an array that are compared as a whole
+_ONE_INPUT = "of a model with several inputs or outputs only the model can be looked at, without data"
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -37,30 +40,42 @@ class Side:
     Attributes:
         name: ``"training data"`` or ``"validation data"``.
         kind: ``"task"``, ``"dataset"``, ``"arrays"`` or ``"folder"``.
+        rows: Where in the data the sample lies.
         images: A sample, at most ``LOOK``, as the model would get them.
         sample_labels: The labels of these images, as the loss would get them.
         labels: All labels that are known, the sample's where no others are.
-        complete: Whether ``labels`` and ``digests`` cover every image.
         total: Number of images; ``None`` where it is not known.
         class_names: One name a class, or ``None``.
         digests: Content hashes of the images that were compared.
         again: The same of a second pass over a dataset.
         files: Where the images of ``digests`` come from, or ``None``.
         regression: Whether the labels are known to be amounts rather than classes.
+        weighted: Whether weights of the samples came along.
     """
 
     name: str
     kind: str
+    rows: np.ndarray
     images: np.ndarray
     sample_labels: np.ndarray | None
     labels: np.ndarray | None
-    complete: bool
     total: int | None
     class_names: tuple[str, ...] | None = None
     digests: list[str] = field(default_factory=list)
     again: list[str] | None = None
     files: list[Path] | None = None
     regression: bool = False
+    weighted: bool = False
+
+    @property
+    def whole(self):
+        """Whether ``images`` are all of them."""
+        return len(self.images) == self.total
+
+    @property
+    def counted(self):
+        """Whether ``labels`` are all of them."""
+        return self.labels is not None and len(self.labels) == self.total
 
     def file(self, i):
         return str(self.files[i]) if self.files else f"image {i} of the {self.name}"
@@ -96,8 +111,8 @@ def _sides(source, name, image_shape):
         return _of_examples(source, name), None
     if isinstance(source, str | os.PathLike):
         return _of_folder(Path(source).expanduser(), name, image_shape)
-    if isinstance(source, tuple | list) and len(source) in (2, 3):  # the third are weights
-        return _of_arrays(*source[:2], name), None
+    if isinstance(source, tuple | list) and len(source) in (2, 3):
+        return _of_arrays(name, *source), None
     if hasattr(source, "element_spec") and hasattr(source, "cardinality"):
         return _of_dataset(source, name), None
     raise TypeError(
@@ -115,10 +130,10 @@ def _of_examples(examples, name, task=None):
     return Side(
         name,
         "task",
+        rows,
         kept.astype("float32"),
         examples.labels[rows],
         examples.labels,
-        len(digests) == len(examples),
         len(examples),
         None if task is None else task.class_names,
         digests,
@@ -127,55 +142,66 @@ def _of_examples(examples, name, task=None):
     )
 
 
-def _of_arrays(x, y, name):
-    x, y = np.asarray(x), None if y is None else np.asarray(y)
+def _of_arrays(name, x, y, weights=None):
+    try:
+        x, y = np.asarray(x), None if y is None else np.asarray(y)
+    except ValueError:  # a list of arrays of different shapes
+        x = np.asarray(None)
+    if not x.ndim:
+        raise TypeError(f"the {name} must hold one array of images; {_ONE_INPUT}")
     if y is not None and len(x) != len(y):
         raise ValueError(f"the {name} has {len(x)} images but {len(y)} labels")
     if not len(x):
         raise ValueError(f"the {name} is empty")
     rows = _spread(len(x))
-    digests = [digest(image) for image in x[:HASHED]]
     images = x[rows]
     return Side(
         name,
         "arrays",
+        rows,
         images.astype("float32") if images.dtype == np.float64 else images,  # as Keras does
         None if y is None else y[rows],
         y,
-        len(digests) == len(x),
         len(x),
-        digests=digests,
+        digests=[digest(image) for image in x[:HASHED]],
+        weighted=weights is not None,
     )
 
 
 def _of_dataset(dataset, name):
     spec = dataset.element_spec
     if not isinstance(spec, tuple | list) or len(spec) < 2 or not all(hasattr(part, "shape") for part in spec[:2]):
-        raise TypeError(f"the {name} must be a dataset of pairs (images, labels), not of {spec!r}")
-    batched = spec[0].shape.rank != 3
-    images, labels, complete, batch = _read(dataset, batched)
+        raise TypeError(f"the {name} must be a dataset of pairs (images, labels), not of {spec!r}; {_ONE_INPUT}")
+    batched = _is_batched(spec[0].shape, spec[1].shape)
+    images, labels, whole, batch = _read(dataset, batched)
     again = [digest(image) for image in _read(dataset, batched)[0]]
     if not len(images):
         raise ValueError(f"the {name} is empty")
-    total, known = (len(images) if complete else None), labels
+    total, known = (len(images) if whole else None), labels
     names, paths = getattr(dataset, "class_names", None), getattr(dataset, "file_paths", None)
     if names and paths:  # what keras.utils.image_dataset_from_directory tells of itself
         known = np.array([_class_of(path, names) for path in paths])
         total = len(paths)
-    elif not complete and (count := int(dataset.cardinality())) > 0:
+    elif not whole and (count := int(dataset.cardinality())) > 0:
         total = count * batch
     return Side(
         name,
         "dataset",
+        np.arange(len(images)),
         images,
         labels,
         known,
-        complete or known is not labels,
         total,
-        None if names is None else tuple(names),
+        None if names is None else tuple(map(str, names)),
         [digest(image) for image in images],
         again,
+        weighted=len(spec) > 2,
     )
+
+
+def _is_batched(images, labels):
+    """Whether a dataset gives batches, from the shapes of an element; one image at a time is taken as well."""
+    return images.rank != 3 or (labels.rank != 0 and images[-1] not in (1, 3))  # gray batches may lack a channel axis
 
 
 def _class_of(path, names):
@@ -184,10 +210,10 @@ def _class_of(path, names):
 
 def _read(dataset, batched):
     """The first ``LOOK`` images and labels of a pass, whether that was all of them, and the size of a batch."""
-    images, labels, count, complete = [], [], 0, True
+    images, labels, count, whole = [], [], 0, True
     for element in dataset:
         if count >= LOOK:
-            complete = False
+            whole = False
             break
         x, y = (np.asarray(part) for part in element[:2])
         images.append(x if batched else x[None])
@@ -197,7 +223,7 @@ def _read(dataset, batched):
         return np.zeros(0), np.zeros(0), True, 0
     batch = len(images[0])
     images, labels = np.concatenate(images), np.concatenate(labels)
-    return images[:LOOK], labels[:LOOK], complete and count <= LOOK, batch
+    return images[:LOOK], labels[:LOOK], whole and count <= LOOK, batch
 
 
 def _of_folder(folder, name, image_shape):
@@ -224,10 +250,10 @@ def _of_folder(folder, name, image_shape):
             Side(
                 name if side == "train" else "validation data",
                 "folder",
+                rows,
                 images.astype("float32"),
                 labels[rows],
                 labels,
-                True,
                 len(paths),
                 names,
                 files=paths,
@@ -303,7 +329,7 @@ class Network:
         family: The family of keras.applications or of the pocket zoo, ``None`` where it is not known.
         mode: What the family wants its pixels to be: ``"caffe"``, ``"tf"``, ``"torch"``, ``"inside"`` or ``"unit"``.
         entry: The layer that pixels meet first.
-        leaves: Its layers.
+        leaves: Its layers, without those of a head on top.
         nested: Whether it is a layer of the model.
     """
 
@@ -313,6 +339,11 @@ class Network:
     entry: object
     leaves: list
     nested: bool
+
+    @property
+    def kernels(self):
+        """The weights that multiply; biases, BatchNorm and what LoRA adds are left out."""
+        return [weight for layer in self.leaves for weight in layer.weights if weight.name.endswith("kernel")]
 
     @functools.cached_property
     def trained_before(self):
@@ -374,56 +405,54 @@ def networks(model):
     found = []
     for holder in nested or [model]:
         inside = leaves(holder)
-        first = next(filter(is_convolution, inside), None)
-        if first is None:
-            continue
-        family, mode, entry = _family({layer.name: layer for layer in inside}, first)
-        found.append(Network(holder.name, family, mode, entry, inside, bool(nested)))
+        first = next((layer for layer in inside if is_convolution(layer) and layer.weights), None)
+        if first is not None:
+            family, mode, entry = _family(inside, first)
+            body = inside if nested else _without_head(inside, family)
+            found.append(Network(holder.name, family, mode, entry, body, bool(nested)))
     return found
 
 
-def _family(named, first):
+def _without_head(layers, family):
+    """A flat model's layers up to the last convolution, or BatchNorm, of the network on which a head was put."""
+    import keras
+
+    last = [i for i, layer in enumerate(layers) if is_convolution(layer)]
+    if family is not None:  # keras.applications gives names, except in InceptionV3; what Keras numbered is of the head
+        numbered = re.compile(r"(\w+_)?conv2d(_\d+)?|batch_normalization(_\d+)?")
+        last += [i for i, layer in enumerate(layers) if isinstance(layer, keras.layers.BatchNormalization)]
+        last = [i for i in last if not numbered.fullmatch(layers[i].name)] or last
+    return layers[: max(last) + 1]
+
+
+_FAMILIES = (  # family, mode, names of layers that tell it; pixels meet the first of them, "" is any convolution
+    ("Xception", "tf", "block1_conv1", "block1_conv1_bn"),
+    ("VGG", "caffe", "block1_conv1", "block1_conv2"),
+    ("DenseNet", "torch", "conv1_conv", "conv2_block1_concat"),
+    ("ResNet", "caffe", "conv1_conv", "conv1_bn"),
+    ("ResNetV2", "tf", "conv1_conv", "conv2_block1_preact_bn"),
+    ("EfficientNet", "inside", "stem_conv", "block1a_project_bn"),
+    ("pocket network", "unit", "stem_conv", "block1_(expand|reduce|1x1)_conv"),
+    ("MobileNetV2", "tf", "Conv1", "bn_Conv1"),
+    ("MobileNet", "tf", "conv1", "conv_dw_1"),
+    ("MobileNetV3", "inside", "conv", "expanded_conv_depthwise"),
+    ("InceptionV3", "tf", "", "mixed0"),
+    ("InceptionResNetV2", "tf", "", "mixed_5b"),
+    ("NASNet", "tf", "stem_conv1", "stem_bn1"),
+    ("ConvNeXt", "inside", r"convnext\w*_stem_conv"),
+)
+
+
+def _family(layers, first):
     """``(family, mode, entry layer)``, told from the names that keras.applications gives to a network's layers."""
-
-    def has(*names):
-        return all(name in named for name in names)
-
-    def filters(name):
-        return getattr(named[name], "filters", None)
-
-    if has("block1_conv1", "block1_conv1_bn"):
-        return "Xception", "tf", named["block1_conv1"]
-    if has("block1_conv1", "block1_conv2") and filters("block1_conv1") == 64:
-        return "VGG", "caffe", named["block1_conv1"]
-    if has("block1_conv1", "block1_conv2") and filters("block1_conv1") == 16:
-        return "pocket VGG", "unit", named["block1_conv1"]
-    if has("conv1_conv", "conv2_block1_0_bn") and not named["conv1_conv"].use_bias:
-        return "DenseNet", "torch", named["conv1_conv"]
-    if has("conv1_conv", "conv1_bn"):
-        return "ResNet", "caffe", named["conv1_conv"]
-    if has("conv1_conv", "conv2_block1_preact_bn"):
-        return "ResNetV2", "tf", named["conv1_conv"]
-    if has("stem_conv", "stem_bn", "block1_expand_conv") or has("stem_conv", "stem_bn", "block1_reduce_conv"):
-        return "pocket network", "unit", named["stem_conv"]
-    if has("stem_conv", "stem_bn", "block1_1x1_conv"):
-        return "pocket network", "unit", named["stem_conv"]
-    if has("stem_conv", "stem_bn") and any(name.startswith("block1a_") for name in named):
-        return "EfficientNet", "inside", named["stem_conv"]
-    if has("Conv1", "bn_Conv1"):
-        return "MobileNetV2", "tf", named["Conv1"]
-    if has("conv1", "conv1_bn", "conv_dw_1"):
-        return "MobileNet", "tf", named["conv1"]
-    if has("conv", "conv_bn", "expanded_conv_depthwise"):
-        return "MobileNetV3", "inside", named["conv"]
-    if has("mixed0"):
-        return "InceptionV3", "tf", first
-    if has("mixed_5b"):
-        return "InceptionResNetV2", "tf", first
-    if has("stem_conv1", "stem_bn1"):
-        return "NASNet", "tf", named["stem_conv1"]
-    stems = [name for name in named if name.startswith("convnext") and name.endswith("_stem_conv")]
-    if stems:
-        return "ConvNeXt", "inside", named[stems[0]]
+    named = {layer.name: layer for layer in layers}
+    for family, mode, *patterns in _FAMILIES:
+        met = [next((name for name in named if re.fullmatch(pattern, name)), None) for pattern in patterns if pattern]
+        if all(met):
+            entry = named[met[0]] if patterns[0] else first
+            if family == "VGG":  # the pocket VGG gives the same names
+                family, mode = {64: (family, mode), 16: ("pocket VGG", "unit")}.get(entry.filters, (None, None))
+            return family, mode, entry
     return None, None, first
 
 
@@ -491,6 +520,7 @@ class Loss:
     kind: str | None
     from_logits: bool
     function: object
+    ignored: int | None = None  # the label that it passes over
 
     def mean(self, labels, outputs):
         """The mean loss, as ``fit`` computes it."""
@@ -511,29 +541,18 @@ def loss_of(model):
         loss = each[0] if len(each) == 1 else None
     if loss is None:
         return None
-    options = {}
     if isinstance(loss, str):
-        name = loss
         try:
             loss = keras.losses.get(loss)
         except ValueError:  # "crossentropy", which Keras resolves when it sees the labels
-            return Loss(name, None, False, None)
-        if not callable(loss):
-            return Loss(name, None, False, None)
-    if isinstance(loss, functools.partial):
-        options, function = loss.keywords, loss.func
-    else:
-        function = loss
+            return Loss(loss, None, False, None)
+    function, options = (loss.func, loss.keywords) if isinstance(loss, functools.partial) else (loss, {})
     if isinstance(function, keras.losses.Loss):
-        try:
+        with contextlib.suppress(Exception):  # a loss of the reader's own may not tell
             options = function.get_config()
-        except Exception:  # a loss of the reader's own
-            options = {}
-        name = type(function).__name__
-    else:
-        name = getattr(function, "__name__", type(function).__name__)
+    name = getattr(function, "__name__", type(function).__name__)
     kind = _LOSSES.get(name.replace("_", "").lower())
-    return Loss(name, kind, bool(options.get("from_logits", False)), loss)
+    return Loss(name, kind, bool(options.get("from_logits", False)), loss, options.get("ignore_class"))
 
 
 def optimizer_of(model):
@@ -554,17 +573,19 @@ class Run:
         outputs: What it gave, called as ``evaluate`` does; ``None`` unless it is one array.
         entry: For each network the smallest and the largest number that reached its first layer, and the widest range
             within one channel; of the middle of the images, because padding adds zeros at their edges; or ``None``.
-        random: What drew random numbers although ``training=False``: names of layers, or of TensorFlow operations.
-        moved: For each BatchNorm layer that a training step moves: by how many standard deviations.
-        loss: The loss as ``fit`` sees it, inside the graph, and the one from the outputs alone.
+        random: What drew random numbers although ``training=False``: layers, or names of TensorFlow operations.
+        moved: For each BatchNorm layer that a training step moves: the layer, and by how many standard deviations.
+        loss: The mean loss for the labels, as ``evaluate`` has it, computed inside the graph.
+        loss_of_guess: The same for :func:`guess`, of a loss with ``from_logits=True``.
     """
 
     images: int
     outputs: np.ndarray | None = None
     entry: list = field(default_factory=list)
-    random: list[str] = field(default_factory=list)
+    random: list = field(default_factory=list)
     moved: dict = field(default_factory=dict)
-    loss: tuple[float, float] | None = None
+    loss: float | None = None
+    loss_of_guess: float | None = None
 
 
 def run(model, found, x, labels, loss):
@@ -574,7 +595,7 @@ def run(model, found, x, labels, loss):
         model: A built model with one input.
         found: Its :func:`networks`.
         x: Images as the model gets them.
-        labels: Their labels, or ``None``, which has the loss computed for made-up ones.
+        labels: Their labels, or ``None``.
         loss: Its :class:`Loss`, or ``None``.
 
     Returns:
@@ -585,38 +606,39 @@ def run(model, found, x, labels, loss):
 
     takes_training = "training" in inspect.signature(model.call).parameters
     everything = leaves(model)
-    owners = {id(weight): layer.name for layer in everything for weight in layer.variables}
-    norms = [x for x in everything if isinstance(x, keras.layers.BatchNormalization) and x.built]
-    entries = [network.entry for network in found]
-    kernels = [getattr(layer, "depthwise_kernel", None) or layer.kernel for layer in entries]
-    random, moving, told = [], [], {}
+    owners = {id(weight): layer for layer in everything for weight in layer.variables}
+    norms = [x for x in everything if isinstance(x, keras.layers.BatchNormalization) and x.built and x.trainable]
+    kernels = [network.entry.weights[0] for network in found]
+    random, moving = [], []
 
     def called(images, training):
         return model(images, training=training) if takes_training else model(images)
 
-    def inference(images):
+    def mean_loss(outputs, y):
+        try:
+            return loss.mean(y, outputs)
+        except Exception:  # labels and outputs do not fit; a detector says so
+            return None
+
+    def inference(images, labels):
         tensors = [tf.identity(tf.convert_to_tensor(kernel)) for kernel in kernels]
         with keras.StatelessScope(state_mapping=list(zip(kernels, tensors))) as scope:
             outputs = called(images, False)
         known = {id(kernel) for kernel in kernels}
-        random.extend(
-            owners.get(id(weight), weight.path)
-            for weight in model.non_trainable_variables
-            if id(weight) not in known and "seed" in weight.path and scope.get_current_value(weight) is not None
-        )
-        operations = tf.compat.v1.get_default_graph().get_operations()
+        written = [
+            x for x in model.non_trainable_variables if id(x) not in known and scope.get_current_value(x) is not None
+        ]
+        random.extend(owners.get(id(weight), weight.path) for weight in written if "seed" in weight.path)
         if not random:
+            operations = tf.compat.v1.get_default_graph().get_operations()
             random.extend(dict.fromkeys(each.type for each in operations if "Random" in each.type))
         met = [_met(tensor) for tensor in tensors]
         ranges = [None if each is None else _range(each) for each in met]
-        value = None
+        losses = [None, None]
         if loss is not None and loss.kind and hasattr(outputs, "shape"):
-            told["labels"] = _made_up(loss, outputs.shape) if labels is None else labels
-            try:
-                value = loss.mean(tf.constant(told["labels"]), outputs)
-            except Exception:  # labels and outputs do not fit; another detector says so
-                value = None
-        return outputs, ranges, value
+            told = None if labels is None else mean_loss(outputs, tf.constant(labels))
+            losses = [told, mean_loss(outputs, guess(loss, outputs)) if loss.from_logits else None]
+        return outputs, ranges, losses
 
     def training(images):
         with keras.StatelessScope() as scope:
@@ -630,23 +652,46 @@ def run(model, found, x, labels, loss):
                 shifts.append(tf.reduce_mean(tf.abs(tf.cast(new, old.dtype) - old) / tf.sqrt(spread + norm.epsilon)))
         return shifts
 
-    def traced(function, images):
-        return tf.function(function, autograph=False, jit_compile=False)(tf.constant(images))
+    # What Keras has to say is for the reader's own run. A BatchNorm layer that does not train stands still everywhere.
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            outputs, ranges, losses = _in_a_graph(lambda images: inference(images, labels), x, model)
+        except tf.errors.InvalidArgumentError:  # class numbers that the model has no output for
+            outputs, ranges, losses = _in_a_graph(lambda images: inference(images, None), x, model)
+        shifts = _in_a_graph(training, x[:STEP], model) if norms else []
+    return Run(
+        len(x),
+        np.asarray(outputs, np.float32) if hasattr(outputs, "numpy") else None,
+        [None if ends is None else tuple(map(float, ends)) for ends in ranges],
+        list(dict.fromkeys(random)),
+        {norm.name: (norm, float(shift)) for norm, shift in zip(moving, shifts) if float(shift) > 0},
+        *(None if value is None else float(value) for value in losses),
+    )
 
-    with Quiet():
-        outputs, ranges, value = traced(inference, x)
-        shifts = traced(training, x[:STEP]) if norms else []
-    result = Run(len(x))
-    if hasattr(outputs, "numpy"):
-        result.outputs = np.asarray(outputs, np.float32)
-    result.entry = [None if pair is None else tuple(float(end) for end in pair) for pair in ranges]
-    result.random = sorted(set(random))
-    result.moved = {norm.name: (norm, float(shift)) for norm, shift in zip(moving, shifts) if float(shift) > 0}
-    if value is not None and result.outputs is not None:
-        with Quiet():
-            alone = loss.mean(told["labels"], result.outputs)
-        result.loss = float(value), float(alone)
-    return result
+
+def _in_a_graph(function, images, model):
+    """Call a function in a graph, as ``fit`` does, and put back the variables of TensorFlow's own that it writes to."""
+    tf = require_tensorflow()
+    traced = tf.function(function, autograph=False, jit_compile=False)
+    graph = traced.get_concrete_function(tf.TensorSpec(images.shape, images.dtype))
+    of_keras = {id(weight.value) for weight in model.variables}
+    before = [(each, tf.identity(each)) for each in graph.variables if id(each) not in of_keras]
+    try:
+        return graph(tf.constant(images))
+    finally:
+        for variable, value in before:
+            variable.assign(value)
+
+
+def guess(loss, outputs):
+    """The labels for which the outputs are most nearly right, in the form that the loss takes."""
+    import keras
+
+    if loss.kind == "sparse":
+        return keras.ops.argmax(outputs, -1)
+    if loss.kind == "categorical":
+        return keras.ops.one_hot(keras.ops.argmax(outputs, -1), outputs.shape[-1])
+    return keras.ops.cast(outputs > 0.5, "float32")
 
 
 def _range(tensor):
@@ -655,15 +700,6 @@ def _range(tensor):
     middle = tensor[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
     low, high = (reduce(middle, axis=(0, 1, 2)) for reduce in (tf.reduce_min, tf.reduce_max))
     return tf.reduce_min(low), tf.reduce_max(high), tf.reduce_max(high - low)
-
-
-def _made_up(loss, shape):
-    """Labels that a loss takes: the first class for each image."""
-    if loss.kind == "sparse":
-        return np.zeros(shape[:1], np.int64)
-    labels = np.zeros(shape, np.float32)
-    labels[..., 0] = loss.kind == "categorical"
-    return labels
 
 
 def _met(kernel):
@@ -679,14 +715,6 @@ def _met(kernel):
     return None
 
 
-class Quiet(warnings.catch_warnings):
-    """No warnings: what Keras has to say about a model is for the reader's own run."""
-
-    def __enter__(self):
-        super().__enter__()
-        warnings.simplefilter("ignore")
-
-
 def noise(shape):
     """Random pixels 0–255 for a model without data, always the same."""
     return np.random.default_rng(0).integers(0, 256, shape).astype("float32")
@@ -699,3 +727,229 @@ def by_owner(weights, layers):
     for weight in weights:
         sizes[owners.get(id(weight), weight.path)] += int(np.prod(weight.shape))
     return dict(sizes)
+
+
+# ------------------------------------------------------------------------------------------------------------ the case
+
+
+class Case:
+    """A model and its data, as the detectors see them; what costs time is found out once, when it is asked for."""
+
+    def __init__(self, model, data, validation):
+        self.model = model
+        self.built = bool(model.built and model.weights)
+        self.networks = networks(model)
+        self.leaves = leaves(model)
+        self.train, self.val = sides(data, validation, self._image_shape())
+        self.side = self.train or self.val  # whose images go through the model
+        self.compiled = bool(getattr(model, "compiled", False))
+        self.loss = loss_of(model)
+        self.kind = None if self.loss is None else self.loss.kind
+        self.optimizer = optimizer_of(model)
+        self.run_problem = None
+
+    @functools.cached_property
+    def trainable(self):
+        """The ids of the weights that train."""
+        return {id(weight) for weight in self.model.trainable_variables}
+
+    @functools.cached_property
+    def told_inference(self):
+        """{layer id: name of the model around it that was called with ``training=False``}"""
+        holders = recorded_as_inference(self.model)
+        return {id(layer): holder.name for holder in holders for layer in leaves(holder)}
+
+    @functools.cached_property
+    def under_frozen(self):
+        """{layer id: name of the outermost frozen model or layer around it}"""
+        found = {}
+
+        def walk(layer, above):
+            above = above or (None if layer.trainable else layer.name)
+            for inside in children(layer):
+                if above is not None:
+                    found.setdefault(id(inside), above)
+                walk(inside, above)
+
+        walk(self.model, None)
+        return found
+
+    def pretrained(self, network):
+        """Whether it is a network of keras.applications that does not start from random weights."""
+        return network.family is not None and network.mode != "unit" and network.trained_before
+
+    def scratch(self, network):
+        """Whether all of it has been trained here, so that it may have begun with random weights."""
+        everything = all(id(kernel) in self.trainable for kernel in network.kernels)
+        return everything and self.optimizer is not None and int(self.optimizer.iterations) > 0
+
+    @functools.cached_property
+    def input_shape(self):
+        """(height, width, channels) as the model states it, or ``None``."""
+        try:
+            shape = self.model.input_shape
+        except AttributeError:  # subclassed, or not built
+            return None
+        return tuple(shape[1:]) if isinstance(shape, tuple) and len(shape) == 4 else None
+
+    def _image_shape(self):
+        height, width, channels = self.input_shape or (224, 224, 3)
+        return height or 224, width or 224, channels or 3
+
+    @functools.cached_property
+    def fits(self):
+        """Whether the images have the shape that the model wants."""
+        if self.side is None or self.input_shape is None:
+            return True
+        shape = self.side.images.shape[1:]
+        if len(shape) == 2:  # Keras adds the axis itself
+            shape = (*shape, 1)
+        return len(shape) == 3 and all(a in (None, b) for a, b in zip(self.input_shape, shape))
+
+    @functools.cached_property
+    def run(self):
+        """What the model did, or ``None``; ``run_problem`` then says why."""
+        if not self.built:
+            self.run_problem = "it has no weights yet: call it on a batch first, or give it a keras.Input"
+            return None
+        if not self.fits:
+            return None
+        labels = None
+        if self.side is not None:
+            x = self.side.images[:RUN]
+            if self.side.sample_labels is not None and self.side.kind != "folder":
+                labels = self.side.sample_labels[:RUN]
+        elif self.input_shape is None:
+            self.run_problem = "there are no data to call it on, and it does not say what shape it takes"
+            return None
+        else:
+            x = noise((8, *self._image_shape()))
+        try:
+            return run(self.model, self.networks, x, labels, self.loss)
+        except Exception as error:
+            self.run_problem = f"calling it failed with {type(error).__name__}: {first_line(error)}"
+            return None
+
+    @property
+    def outputs(self):
+        """What the model gave, or ``None``."""
+        return None if self.run is None else self.run.outputs
+
+    @functools.cached_property
+    def width(self):
+        """The number of outputs, or ``None``."""
+        if self.outputs is not None:
+            return self.outputs.shape[-1] if self.outputs.ndim == 2 else None
+        try:
+            shape = self.model.output_shape
+        except (AttributeError, ValueError):
+            return None
+        return shape[-1] if isinstance(shape, tuple) and len(shape) == 2 else None
+
+    @functools.cached_property
+    def activation(self):
+        """What the model ends in, by what it does where that decides, by its last layer elsewhere."""
+        named, outputs = ending(self.model), self.outputs
+        if outputs is None or outputs.ndim != 2 or not np.isfinite(outputs).all():
+            return named
+        if outputs.min() < -1e-6 or outputs.max() > 1 + 1e-6:
+            return "linear" if named in (None, "sigmoid", "softmax") else named
+        if outputs.shape[1] > 1 and np.allclose(outputs.sum(1), 1, atol=5e-3):
+            return "softmax"
+        if named is not None:
+            return named
+        heads = [layer for layer in self.leaves if getattr(layer, "units", None) == outputs.shape[1]]
+        names = [getattr(getattr(layer, "activation", None), "__name__", "") for layer in heads]
+        if "softmax" in names and outputs.shape[1] == 1:
+            return "softmax"
+        return "sigmoid" if "sigmoid" in names else None
+
+    @functools.cached_property
+    def labels(self):
+        """``"sparse"``, ``"onehot"``, ``"multihot"``, ``"numbers"``, or ``None`` where it is not known."""
+        if self.side is None or self.side.kind == "folder" or self.side.sample_labels is None:
+            return None
+        if self.side.regression:
+            return "numbers"
+        y = self._learnt(self.side.sample_labels)
+        if y.dtype.kind not in "buif" or not len(y):
+            return None
+        positive = bool(np.isfinite(y).all() and (y >= 0).all())
+        whole = positive and bool((y == np.round(y)).all())
+        if y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1):
+            return "sparse" if whole else "numbers"
+        if y.ndim == 2 and positive and np.allclose(y.sum(1), 1, atol=1e-3):  # smoothed rows add up to one, too
+            return "onehot"
+        return "multihot" if y.ndim == 2 and whole and y.max() <= 1 else "numbers"
+
+    def _learnt(self, labels):
+        """Labels without those that the loss passes over."""
+        labels = np.asarray(labels)
+        ignored = None if self.loss is None else self.loss.ignored
+        return labels if ignored is None or labels.ndim > 1 else labels[labels != ignored]
+
+    @functools.cached_property
+    def known(self):
+        """All known labels as class numbers, shape (N,), or ``None``."""
+        side = self.side
+        if side is None or side.labels is None or self.labels not in ("sparse", "onehot", None):
+            return None
+        labels = class_numbers(self._learnt(side.labels))
+        return None if labels is None or labels.min() < 0 else labels
+
+    @functools.cached_property
+    def classes(self):
+        """Number of classes of the data, or ``None``."""
+        side = self.side
+        if side is None or side.regression:
+            return None
+        if side.class_names is not None:
+            return len(side.class_names)
+        # whole numbers may be amounts, which only a loss for classes or several outputs exclude
+        if self.kind == "regression" or (self.kind is None and (self.width or 1) == 1):
+            return None
+        if self.labels == "onehot":
+            return np.asarray(side.sample_labels).shape[1]
+        return None if self.known is None else int(self.known.max()) + 1
+
+    def by_class(self, side):
+        """How many images of each class a side has, or ``None`` where that is not known."""
+        if side is None or not side.counted or self.classes is None or self.labels not in ("sparse", "onehot", None):
+            return None
+        numbers = class_numbers(self._learnt(side.labels))
+        if numbers is None or (numbers < 0).any():
+            return None
+        return np.bincount(numbers, minlength=self.classes)[: self.classes]
+
+    @functools.cached_property
+    def class_names(self):
+        """Of the training data; their numbers where they have no names."""
+        return self.train.class_names or tuple(map(str, range(self.classes)))
+
+    def looked_at(self):
+        """One sentence on what the findings rest on."""
+        parts = ["the model" + (" and how it is compiled" if self.compiled else ", which is not compiled")]
+        for side in (self.train, self.val):
+            if side is not None:
+                total = f" of {side.total:,}" if side.total and side.total > len(side.images) else ""
+                parts.append(f"{len(side.images):,}{total} images of the {side.name}")
+        text = f"Looked at {'; '.join(parts)}."
+        return f"{text} The model could not be run: {self.run_problem}." if self.run_problem else text
+
+
+def class_numbers(labels):
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return labels.argmax(1)
+    labels = labels.reshape(-1)
+    if labels.dtype.kind not in "buif" or not len(labels) or (labels != np.round(labels)).any():
+        return None
+    return labels.astype(int)
+
+
+def first_line(error):
+    """What an error says, without the colours, the frames and the addresses that Keras and TensorFlow put around it."""
+    text = re.sub(r"\x1b\[\d*m|\{\{.*?\}\}|\[Op:\w+\].*", "", str(error))
+    around = ("Exception encountered when calling", "Graph execution error", "Detected at node", "File ", "<stack")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(around)]
+    return (lines or ["no message"])[0][:200]

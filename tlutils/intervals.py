@@ -3,7 +3,7 @@
 import numpy as np
 
 CONFIDENCE = 0.95
-SAMPLES = 2000  # of a bootstrap; the ends of its interval then move by a few per cent of its width with the seed
+SAMPLES = 2000  # of a bootstrap; the ends of an interval then move by 1 or 2% of its width with the seed
 
 
 def wilson(successes, n, confidence=CONFIDENCE):
@@ -16,9 +16,13 @@ def wilson(successes, n, confidence=CONFIDENCE):
 
     Returns:
         ``(low, high)``
+
+    Raises:
+        ValueError: There is no trial, or the successes are fewer than 0 or more than the trials.
     """
     from scipy.stats import binomtest
 
+    _check_counts(successes, n)
     interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -37,15 +41,27 @@ def bootstrap_share(successes, n, confidence=CONFIDENCE):
 
     Returns:
         ``(low, high)``
+
+    Raises:
+        ValueError: As of :func:`wilson`.
     """
     from scipy.stats import binom
 
+    _check_counts(successes, n)
     ends = binom.ppf([(1 - confidence) / 2, (1 + confidence) / 2], n, successes / n) / n
     return float(ends[0]), float(ends[1])
 
 
+def _check_counts(successes, n):
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"a share needs at least 1 trial and from 0 to all of them right, not {successes} of {n}")
+
+
 def bootstrap_mean(values, confidence=CONFIDENCE, samples=SAMPLES, seed=0):
     """The percentile bootstrap interval of a mean of one number an image.
+
+    Where a few images make most of the mean, as of the log-loss of an overconfident model, a test of about a hundred
+    images may not hold one of them, and the interval is too narrow.
 
     Args:
         values: Shape (N,).
@@ -55,48 +71,39 @@ def bootstrap_mean(values, confidence=CONFIDENCE, samples=SAMPLES, seed=0):
 
     Returns:
         ``(low, high)``, or ``None`` where nothing varies, for then the bootstrap has nothing to say.
+
+    Raises:
+        ValueError: The values are not one finite number an image.
     """
     values, draw = np.asarray(values, float), np.random.default_rng(seed)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        wrong = f"{(~np.isfinite(values)).sum()} of shape {values.shape} are NaN or infinite"
+        raise ValueError(f"a mean over images needs one finite number an image; {wrong}")
     n = len(values)
-    means = [values[draw.integers(n, size=n)].mean() for _ in range(samples)]
-    return percentiles(means, confidence)
+    return percentiles([values[draw.integers(n, size=n)].mean() for _ in range(samples)], confidence)
 
 
-def bootstrap_cells(counts, scores, confidence=CONFIDENCE, samples=SAMPLES, seed=0):
-    """The basic bootstrap interval of scores that depend on a confusion matrix alone and lie between 0 and 1.
-
-    Drawing images with replacement draws the cells of the matrix from a multinomial distribution. With few images a
-    class the mean F1 of a bootstrap sample is too low, as the mean F1 itself is: the percentiles would add one bias to
-    the other. The basic interval (Davison and Hinkley, 1997) reflects them at the score, so that the two cancel out.
+def bootstrap_classes(true, predicted, classes, samples=SAMPLES, seed=0):
+    """What counts in scores of classes, in bootstrap samples of the images.
 
     Args:
-        counts: Confusion matrix, shape (classes, classes); rows are true, columns predicted.
-        scores: Function of the right answers, the images and the predictions of each class, each of shape
-            (samples, classes), that gives a list of scores, each of shape (samples,).
-        confidence: Coverage of the interval.
+        true: True classes, integers of shape (N,).
+        predicted: Predicted classes, shape (N,).
+        classes: Number of classes.
         samples: Bootstrap samples.
         seed: Seed of the draws.
 
     Returns:
-        list: for each score ``(value, interval)``, the interval ``(low, high)``, or ``None`` where nothing varies.
+        Three ndarrays of shape (samples, classes): right answers, images and predictions of each class.
     """
-    true, predicted = np.nonzero(counts)
-    n, classes, draw = int(counts.sum()), np.arange(len(counts)), np.random.default_rng(seed)
-    by_true, by_prediction = (np.equal.outer(index, classes).astype(float) for index in (true, predicted))
-
-    def scored(cells):
-        return scores(cells @ (by_true * by_prediction), cells @ by_true, cells @ by_prediction)
-
-    found, at_once = [], max(1, 2_000_000 // len(true))  # many classes would fill the memory
-    for first in range(0, samples, at_once):
-        draws = draw.multinomial(n, counts[true, predicted] / n, min(at_once, samples - first))
-        found.append(scored(draws.astype(float)))
-    result = []
-    for (value,), *parts in zip(scored(counts[true, predicted][None].astype(float)), *found):
-        ends = percentiles(np.concatenate(parts), confidence)
-        interval = ends and (max(float(2 * value - ends[1]), 0.0), min(float(2 * value - ends[0]), 1.0))
-        result.append((float(value), interval))
-    return result
+    draw, n = np.random.default_rng(seed), len(true)
+    right, images, named = np.empty((3, samples, classes), int)
+    for i in range(samples):
+        chosen = draw.integers(n, size=n)
+        t, p = true[chosen], predicted[chosen]
+        parts = t[t == p], t, p
+        right[i], images[i], named[i] = (np.bincount(part, minlength=classes) for part in parts)
+    return right, images, named
 
 
 def percentiles(draws, confidence=CONFIDENCE):
@@ -104,6 +111,25 @@ def percentiles(draws, confidence=CONFIDENCE):
     draws = np.asarray(draws, float)
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     return None if np.ptp(draws) < 1e-12 else (float(low), float(high))
+
+
+def reflected(value, draws, confidence=CONFIDENCE):
+    """The basic bootstrap interval (Davison and Hinkley, 1997) of a score from 0 to 1 whose draws are too low.
+
+    With few images a class the mean F1 of a bootstrap sample is too low, as the mean F1 itself is: the percentiles
+    would add one bias to the other. The basic interval reflects them at the score, so that the two cancel out. With
+    three images a class even this one is too narrow (simulated, of 100 classes: 95% caught the truth in about 77%).
+
+    Args:
+        value: The score of all images.
+        draws: Its bootstrap draws, shape (samples,).
+        confidence: Coverage of the interval.
+
+    Returns:
+        ``(low, high)``, or ``None`` where nothing varies.
+    """
+    ends = percentiles(draws, confidence)
+    return ends and (max(float(2 * value - ends[1]), 0.0), min(float(2 * value - ends[0]), 1.0))
 
 
 def f1_interval(both, either, confidence=CONFIDENCE):

@@ -1050,7 +1050,7 @@ def reliability(reports, bins=15, binning="width", lowest=0.0, intervals=True):
             upper.plot(x, y, "o", color=COLOURS["blue"], label="measured")
         upper.set(xlim=(lowest, 1.02), ylim=(lowest, 1.02), ylabel="accuracy", xlabel="", title=title)
         error = calibration_error(report.confidence, report.correct, bins, binning)
-        upper.text(0.03, 0.95, f"ECE {error:.3f}", va="top", fontsize=10)
+        upper.text(0.04, 0.95, f"ECE {error:.3f}", va="top", fontsize=10, transform=upper.transAxes)
         lower.bar(x, images, width=0.035, color=COLOURS["sky"])
         lower.set(xlabel="confidence", ylabel="images")
     axes[0][0].legend(loc="lower right", fontsize=9)

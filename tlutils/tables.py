@@ -3,9 +3,9 @@
 from html import escape
 
 
-def ends_text(interval, digits):
+def ends_text(interval, digits, between=" to "):
     """An interval ``(low, high)`` in words, or a dash for ``None``."""
-    return "–" if interval is None else f"{interval[0]:{digits}} to {interval[1]:{digits}}"
+    return "–" if interval is None else f"{interval[0]:{digits}}{between}{interval[1]:{digits}}"
 
 
 def as_text(heading, rows, note, left=(0,)):
@@ -20,10 +20,10 @@ def as_text(heading, rows, note, left=(0,)):
 
 
 def as_html(heading, rows, note):
-    """A table for a notebook."""
+    """A table for a notebook; the book's stylesheet knows its class."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in heading)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    table = f'<table class="tl-numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return table + (f"<p>{escape(note)}</p>" if note else "")
 
 
