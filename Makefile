@@ -44,8 +44,8 @@ zoo: $(READY)  ## pretrain the pocket zoo again; goes on where it was interrupte
 zoo-sources: $(READY)  ## pretrain the zoo again on the other source tasks of chapter 03; goes on where it was interrupted
 	$(BIN)/python -m tlutils.zoo --source strokes textures --jobs 2
 
-benchmarks: $(READY)  ## timings, as ratios measured side by side
-	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+benchmarks: $(READY)  ## timings and memory in one table, as ratios measured side by side
+	$(BIN)/python benchmarks/run.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,37 +1,35 @@
-"""Seconds and peak memory of each notebook in the quick profile, against what a chapter may take.
+"""(g) Seconds and peak memory of each chapter in the quick profile, against what a chapter may take.
 
-python benchmarks/notebooks.py [NOTEBOOK ...]
+python benchmarks/notebooks.py
 """
 
-import argparse
 import sys
 import tempfile
 
+import table
+
 from tlutils import runner
 
-SECONDS, MEGABYTES = 60, 1500  # what a notebook may take on two cores
+SECONDS, MEGABYTES = 60, 1500  # what a chapter may take on two cores
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("notebooks", nargs="*", help="numbers, names or paths; all of them by default")
-    options = parser.parse_args()
-    paths = runner.find(options.notebooks)
-    with tempfile.TemporaryDirectory() as folder:
-        outcomes = runner.run(paths, folder, report=runner.Display())
-    print()
-    print(runner.table(outcomes))
-    print()
-    for outcome in outcomes:
-        if outcome.status != "ok":
-            print(f"{outcome.notebook}: {outcome.error}")
-            continue
-        print(
-            f"{outcome.notebook}: {outcome.seconds / SECONDS:.0%} of {SECONDS} s, "
-            f"{outcome.peak_mb / MEGABYTES:.0%} of {MEGABYTES:,} MB"
-        )
-    return int(any(outcome.status != "ok" for outcome in outcomes))
+def measure(repetitions=1):
+    """Rows of the table."""
+    paths, runs, failed = runner.find([]), {}, []
+    for _ in range(repetitions):
+        with tempfile.TemporaryDirectory() as folder:
+            for outcome in runner.run(paths, folder):
+                if outcome.status == "ok":
+                    runs.setdefault(outcome.notebook, []).append((outcome.seconds, outcome.peak_mb))
+                else:
+                    failed.append(f"{outcome.notebook} {outcome.status}: {outcome.error}")
+    for name, outcomes in runs.items():
+        for unit, limit, column in (("s", SECONDS, 0), ("MB", MEGABYTES, 1)):
+            pairs = [(outcome[column], limit) for outcome in outcomes]
+            yield table.Row("g", f"chapter {name}", "what it may take", pairs, unit, goal=1)
+    if failed:
+        raise RuntimeError("; ".join(failed))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(table.main(measure))

@@ -1,9 +1,14 @@
+import os
+import signal
+import subprocess
+import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tlutils import backbones, data, features, models
+from tlutils import backbones, data, engines, features, models, runtime
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
@@ -96,6 +101,42 @@ def test_files_are_streamed_and_give_what_their_pixels_give(folder, monkeypatch)
     assert len(expected) == len(files) > 4
 
 
+def test_memory_does_not_grow_with_the_number_of_images_but_for_the_features(monkeypatch):
+    monkeypatch.setattr(engines, "with_keras", lambda model: lambda images: np.ones((len(images), 100), "float32"))
+    beyond = {}
+    for n in (300, 6000):
+        images, backbone = examples(n), small()
+        tracemalloc.start()
+        found = features.extract(backbone, images, batch_size=10)
+        beyond[n] = tracemalloc.get_traced_memory()[1] - found.nbytes
+        tracemalloc.stop()
+        assert found.shape == (n, 100) and (found == 1).all()
+    assert beyond[6000] < beyond[300] + 300_000  # the features are 2.4 MB
+
+
+def test_a_network_is_traced_once_whatever_the_number_of_images():
+    backbone = small()
+    for n, batch_size in ((10, 4), (7, 7), (1, 64)):
+        features.extract(backbone, examples(n), batch_size=batch_size)
+    assert engines._traced[features._pooled(backbone.model, "avg")].experimental_get_tracing_count() == 1
+
+
+def test_features_of_augmented_images_are_those_of_the_changed_images_and_are_not_kept(tmp_path):
+    import keras
+
+    backbone, images, shift = small(), examples(), keras.layers.Rescaling(0.5)
+    half = data.Examples(images.labels, image_size=(8, 8), channels=1, pixels=images.images() // 2 * 2)
+    found = features.extract(backbone, half, tmp_path, augment=shift)
+    halved = data.Examples(images.labels, image_size=(8, 8), channels=1, pixels=half.images() // 2)
+    assert same(found, features.extract(backbone, halved))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_image_is_refused():
+    with pytest.raises(ValueError, match="examples is empty"):
+        features.extract(small(), examples(3).subset(np.array([], int)))
+
+
 def test_other_poolings_are_refused(resnet):
     with pytest.raises(ValueError, match="'avg', 'max' or None, not 'sum'"):
         features.extract(resnet, examples(side=32), pooling="sum")
@@ -112,7 +153,11 @@ def no_network(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("the network ran")
 
-    return lambda: [monkeypatch.setattr(keras.Model, name, refuse) for name in ("predict", "__call__")]
+    def forbid():
+        monkeypatch.setattr(keras.Model, "__call__", refuse)
+        monkeypatch.setattr(engines, "with_keras", refuse)
+
+    return forbid
 
 
 def kept(cache: Path):
@@ -170,16 +215,106 @@ def test_what_changed_is_computed_anew(backbone, images, options, tmp_path):
 
 
 def test_nothing_is_kept_without_a_cache_folder_nor_when_the_network_fails(tmp_path, monkeypatch):
-    import keras
-
     monkeypatch.chdir(tmp_path)
     features.extract(small(), examples())
     assert kept(tmp_path) == []
 
-    def fail(*args, **kwargs):
+    def fail(images):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(keras.Model, "predict", fail)
+    monkeypatch.setattr(engines, "with_keras", lambda model: fail)
     with pytest.raises(KeyboardInterrupt):
         features.extract(small(), examples(), cache_dir=tmp_path / "cache")
     assert not (tmp_path / "cache").exists() or kept(tmp_path / "cache") == []
+
+
+# --- going on after an interruption -----------------------------------------------------------------------------------
+
+
+def counting(monkeypatch, most=None, stop=KeyboardInterrupt):
+    """Count the images that run through a network; stop before a batch that would make them more than ``most``."""
+    count, with_keras = [0], engines.with_keras
+
+    def wrapped(model):
+        forward = with_keras(model)
+
+        def run(images):
+            if most is not None and count[0] + len(images) > most:
+                raise stop()
+            count[0] += len(images)
+            return forward(images)
+
+        return run
+
+    monkeypatch.setattr(engines, "with_keras", wrapped)
+    return count
+
+
+@pytest.mark.parametrize(("seconds", "again"), [(0, 3), (3600, 10)])
+def test_what_was_stored_before_an_interruption_is_not_computed_again(tmp_path, monkeypatch, seconds, again):
+    expected = features.extract(small(), examples())
+    monkeypatch.setattr(features, "PART_SECONDS", seconds)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        counting(patch, most=7)
+        features.extract(small(), examples(), tmp_path, batch_size=1)
+    assert not list(tmp_path.glob("*.npy"))
+    count = counting(monkeypatch)
+    assert same(features.extract(small(), examples(), tmp_path, batch_size=2), expected)
+    assert count == [again]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
+    assert same(features.extract(small(), examples(), tmp_path), expected, 0 if again == 10 else 1e-6)
+    assert count == [again]
+
+
+def test_an_interruption_before_the_last_file_costs_nothing(tmp_path, monkeypatch):
+    expected = features.extract(small(), examples())
+    monkeypatch.setattr(features, "PART_SECONDS", 0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        counting(patch, most=9)
+        features.extract(small(), examples(), tmp_path, batch_size=3)
+    count = counting(monkeypatch)
+    assert same(features.extract(small(), examples(), tmp_path, batch_size=64), expected)
+    assert count == [1]
+
+
+@pytest.mark.parametrize("damage", [b"", b"nonsense", None])
+@pytest.mark.parametrize("which", ["parts", "whole"])
+def test_damaged_files_are_computed_anew(tmp_path, monkeypatch, damage, which):
+    expected = features.extract(small(), examples())
+    monkeypatch.setattr(features, "PART_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        counting(patch, most=8 if which == "parts" else None)
+        try:
+            features.extract(small(), examples(), tmp_path, batch_size=2)
+        except KeyboardInterrupt:
+            assert which == "parts"
+    files = sorted(tmp_path.rglob("*.npy"))
+    assert len(files) == {"parts": 4, "whole": 1}[which]
+    broken = files[1 if which == "parts" else 0]
+    broken.write_bytes(broken.read_bytes()[:-5] if damage is None else damage)
+    count = counting(monkeypatch)
+    assert same(features.extract(small(), examples(), tmp_path), expected)
+    assert count == [{"parts": 8, "whole": 10}[which]]
+    assert same(np.load(next(tmp_path.glob("*.npy"))), expected)
+
+
+def extract_and_die(folder):
+    """What the other process of the next test does."""
+    runtime.setup(gpu="off")
+    features.PART_SECONDS = 0
+    with pytest.MonkeyPatch.context() as patch:
+        counting(patch, most=6, stop=lambda: os.kill(os.getpid(), signal.SIGKILL))
+        features.extract(small(), examples(), folder, batch_size=2)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL on Windows")
+def test_a_killed_call_is_continued_in_another_process(tmp_path, monkeypatch):
+    expected = features.extract(small(), examples())
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, Path.cwd(), *sys.path)))}
+    code = f"import test_features; test_features.extract_and_die({str(tmp_path)!r})"
+    killed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    count = counting(monkeypatch)
+    assert same(features.extract(small(), examples(), tmp_path), expected)
+    assert count == [4]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]

@@ -1,13 +1,19 @@
 """Training against independent truths: scikit-learn, closed forms, plain loops, and runs of a model of their own."""
 
+import itertools
+import os
 import re
+import signal
+import subprocess
+import sys
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tlutils import backbones, data, features, models, runtime, training
+from tlutils import backbones, data, engines, features, models, runtime, training
 
 FAMILIES = ("pocket_vgg", "pocket_resnet", "pocket_inception", "pocket_mobilenet")
 SIZE = 16
@@ -151,17 +157,20 @@ def softmax(logits):
 
 @pytest.fixture
 def passes(monkeypatch):
-    """How many images went through each call of ``predict``."""
-    import keras
+    """How many images each pass through a frozen network has run."""
+    counts, with_keras = [], engines.with_keras
 
-    counts, predict = [], keras.Model.predict
+    def counting(model):
+        forward = with_keras(model)
+        counts.append(0)
 
-    def counting(self, *args, **options):
-        result = predict(self, *args, **options)
-        counts.append(len(result))
-        return result
+        def run(images):
+            counts[-1] += len(images)
+            return forward(images)
 
-    monkeypatch.setattr(keras.Model, "predict", counting)
+        return run
+
+    monkeypatch.setattr(engines, "with_keras", counting)
     return counts
 
 
@@ -612,27 +621,77 @@ def test_cached_activations_end_where_the_whole_network_ends(name):
     assert losses[0] == {key: pytest.approx(value, abs=1e-4) for key, value in losses[1].items()}
 
 
+# The smallest images of each family, and blocks to train.
+IMAGENET = {
+    "mobilenet_v2": (32, 2),
+    "mobilenet": (32, 2),
+    "mobilenet_v3_small": (32, 2),
+    "vgg16": (32, 1),
+    "resnet50": (32, 2),
+    "resnet50_v2": (32, 2),
+    "inception_v3": (75, 2),
+    "xception": (75, 2),
+    "densenet121": (32, 1),
+    "efficientnet_b0": (32, 2),
+    "efficientnet_v2_b0": (32, 2),
+    "convnext_tiny": (32, 2),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name != "mobilenet_v2" else ()) for name in IMAGENET]
+)
+def test_every_family_of_imagenet_is_split_where_the_whole_network_would_end(name):
+    import keras
+
+    side, blocks = IMAGENET[name]
+    images = np.random.default_rng(0).integers(0, 256, (12, side, side, 3), dtype=np.uint8)
+    task = data.from_arrays("noise", (images, np.arange(12) % 3))
+    backbone = backbones.load(name, weights=None, input_shape=(side, side, 3))
+    inner = models.inner_layers(backbone.model)
+    norms = [layer for layer in inner if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in norms:  # random weights let the signal fade; statistics that fit keep it alive
+        layer.momentum = 0.0
+    backbone.model(images.astype("float32"), training=True)
+    for layer in inner:
+        if "Dropout" in type(layer).__name__:  # frozen blocks drop nothing when they are run once, see fine_tune
+            layer.rate = 0.0
+    model = models.classifier(backbone, 3, dropout=0.0)
+    start, ends, losses = model.get_weights(), [], []
+    assert np.asarray(backbone.model(images.astype("float32"))).std() > 1e-3
+    for cache in (True, False):
+        model.set_weights(start)
+        options = {"epochs": 2, "batch_size": 6, "start": "as_is", "warmup": 0.0, "cache": cache}
+        losses.append(training.fine_tune(model, task, blocks, learning_rate=1e-3, **options).history["loss"])
+        ends.append(model.get_weights())
+    moved = farthest(ends[1], start)
+    assert moved > 1e-3
+    assert farthest(*ends) < 0.02 * moved
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
 def test_the_frozen_part_runs_once_whatever_the_epochs(model, passes):
     training.fine_tune(model, digits(6, val=2), 1, epochs=5, start="as_is", patience=9)
-    assert passes == [18, 6]
+    assert sorted(passes) == [6, 18]
 
 
 def test_the_activations_are_kept_once_whatever_the_order():
     """Neither a new order nor an epoch copies them in Python's memory, and each batch holds what it should."""
+    import keras
+
     images = np.random.default_rng(0).integers(0, 256, (4000, SIZE, SIZE, 1), dtype=np.uint8)
     examples = data.from_arrays("noise", (images, np.arange(4000) % 3)).train
 
-    class Frozen:
-        def predict(self, batches, verbose):
-            return np.repeat(images.reshape(4000, -1), 8, axis=1).astype("float32")  # 33 MB
-
-    source = training._Source(examples, Frozen(), 32)
+    inputs = keras.Input((SIZE, SIZE, 1))
+    frozen = keras.Model(inputs, keras.layers.UpSampling1D(8)(keras.layers.Reshape((-1, 1))(inputs)))  # 33 MB
+    source = training._Source(examples, frozen, training._Settings(1, 1e-3, 32, 0.1, 3, True, 0, False, None))
+    source.batches()
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(4000)
         tracemalloc.start()
         for (x, y), first in zip(source.batches(order), range(0, 4000, 32), strict=True):
             rows = order[first : first + 32]
-            np.testing.assert_array_equal(x[:, ::8], images[rows].reshape(len(rows), -1))
+            np.testing.assert_array_equal(x[:, ::8, 0], images[rows].reshape(len(rows), -1))
             np.testing.assert_array_equal(y, rows % 3)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -677,7 +736,7 @@ def test_without_decay_each_block_takes_the_same_step(model):
     assert step == pytest.approx(dict.fromkeys(("block1", "block2", "block3", "head"), 1e-2), rel=1e-2)
 
 
-def by_hand(model, task, blocks, epochs, rate, l2=0.0, l2_sp=0.0, weight_decay=0.0, label_smoothing=0.0):
+def by_hand(model, task, blocks, epochs, rate, l2=0.0, l2_sp=0.0, weight_decay=0.0, label_smoothing=0.0, views=None):
     """The same training in a plain loop: penalties in the loss, where autodiff finds their gradients; Keras' AdamW."""
     import keras
     import tensorflow as tf
@@ -692,9 +751,10 @@ def by_hand(model, task, blocks, epochs, rate, l2=0.0, l2_sp=0.0, weight_decay=0
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, epsilon=1e-7)
     optimizer.exclude_from_weight_decay([variable for variable in variables if variable.shape.rank == 1])
     targets = (1 - label_smoothing) * np.eye(3)[task.train.labels] + label_smoothing / 3
-    for _ in range(epochs):  # all images in one batch
+    views = views or [pixels(task.train)]
+    for epoch in range(epochs):  # all images in one batch
         with tf.GradientTape() as tape:
-            logits = model(pixels(task.train), training=True)
+            logits = model(views[epoch % len(views)], training=True)
             loss = -tf.reduce_mean(tf.reduce_sum(targets.astype("float32") * tf.nn.log_softmax(logits), axis=1))
             loss += l2_sp / 2 * sum(tf.reduce_sum((w.value - w0) ** 2) for w, w0 in zip(tuned, start))
             loss += l2 / 2 * sum(tf.reduce_sum(kernel.value**2) for kernel in kernels)
@@ -938,6 +998,7 @@ RESUMED = {
     "plain": {"blocks": 2, "start": "as_is"},
     "probe, pull and decay": {"blocks": 2, "l2_sp": 0.5, "block_decay": 0.5, "l2": 0.1, "weight_decay": 0.5},
     "whole network, augmented": {"blocks": 1, "start": "as_is", "augment": True},
+    "cached views": {"blocks": 1, "start": "as_is", "augment": True, "views": 2},
     "validation": {"blocks": 2, "start": "as_is", "val": 4, "patience": 2},
 }
 
@@ -950,6 +1011,7 @@ RESUMED = {
         ("probe, pull and decay", "a new process"),
         ("probe, pull and decay", "the same model"),
         ("whole network, augmented", "the same model"),
+        ("cached views", "a new process"),
         pytest.param("whole network, augmented", "a new process", marks=pytest.mark.slow),
         pytest.param("validation", "the same model", marks=pytest.mark.slow),
     ],
@@ -981,6 +1043,64 @@ def test_an_interrupted_run_ends_where_the_whole_run_ends(monkeypatch, tmp_path,
     assert resumed.history == whole.history
     assert resumed.best_epoch == whole.best_epoch
     assert list(tmp_path.iterdir()) == []  # a run that is through does not hinder the next one
+
+
+KILLED = {"blocks": 2, "epochs": 5, "learning_rate": 0.05, "batch_size": 5, "seed": 4, "patience": 9}
+STEPS = 4 * 5  # 18 images in batches of 5
+
+
+def train_and_die(folder, when, number):
+    """What the other process of the next test does: train, and be killed in a step or right after a backup."""
+    import keras
+
+    runtime.setup(gpu="off")
+    fit, save, steps = keras.Model.fit, training._Backup.save, itertools.count(1)
+
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    class Killer(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if next(steps) == number:
+                die()
+
+    def saving(self, epoch, *arguments):
+        save(self, epoch, *arguments)
+        if epoch == number:
+            die()
+
+    if when == "step":
+        keras.Model.fit = lambda *args, **options: fit(*args, callbacks=[Killer()], **options)
+    else:
+        training._Backup.save = saving
+    training.fine_tune(fresh(dropout=0.5), digits(6, val=4), backup_dir=folder, **KILLED)
+
+
+POINTS = [("epoch", 1), ("epoch", 3), ("epoch", 4)]
+POINTS += [("step", int(step)) for step in np.random.default_rng(0).choice(np.arange(1, STEPS), 3, replace=False)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL on Windows")
+@pytest.mark.parametrize(
+    "point",
+    [pytest.param(point, marks=[] if point in POINTS[2:4] else pytest.mark.slow, id=f"{point}") for point in POINTS],
+)
+def test_a_killed_run_ends_where_the_whole_run_ends(tmp_path, point):
+    when, number = point
+    task, whole = digits(6, val=4), fresh(dropout=0.5)
+    fit = training.fine_tune(whole, task, **KILLED)
+    code = f"import test_training; test_training.train_and_die({str(tmp_path)!r}, {when!r}, {number})"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, Path.cwd(), *sys.path)))}
+    killed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    epochs_done = number if when == "epoch" else (number - 1) // 4
+    assert len(list(tmp_path.iterdir())) == (epochs_done > 0)
+
+    model = fresh(dropout=0.5)
+    resumed = training.fine_tune(model, task, backup_dir=tmp_path, **KILLED)
+    assert same(model.get_weights(), whole.get_weights())
+    assert resumed.history == fit.history
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_resumed_run_does_not_repeat_epochs(monkeypatch, tmp_path, model, fits):
@@ -1165,6 +1285,103 @@ def test_random_augmentation_differs_between_epochs_and_repeats_between_calls(mo
     assert not same(ends[0], model.get_weights())
 
 
+# --- cached views -----------------------------------------------------------------------------------------------------
+
+
+def speckling(log):
+    """An augmentation that adds noise to images and writes down what comes out."""
+    import keras
+    import tensorflow as tf
+
+    class Speckle(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.seed_generator = keras.random.SeedGenerator(7)
+
+        def call(self, images, training=None):
+            if training:
+                images = images + 60 * keras.random.normal(keras.ops.shape(images), seed=self.seed_generator)
+                tf.py_function(lambda batch: log.append(batch.numpy()), [images], [])
+            return images
+
+    return Speckle()
+
+
+def test_training_on_cached_views_is_gradient_descent_on_each_view_in_turn(shared, passes):
+    task, model, seen = digits(), shared(dropout=0.0), []
+    options = {"learning_rate": 3e-3, "warmup": 0.0, "shuffle": False, "start": "as_is"}
+    fit = training.fine_tune(model, task, 2, epochs=8, augment=speckling(seen), views=3, **options)
+    found = model.get_weights()
+    assert passes == [18] * 3  # each view runs through the frozen part once
+    assert [view.shape for view in seen] == [(18, SIZE, SIZE, 1)] * 3
+    assert min(np.abs(a - b).mean() for a, b in itertools.combinations([*seen, pixels(task.train)], 2)) > 30
+    expected = by_hand(shared(dropout=0.0), task, 2, 8, 3e-3, views=seen)
+    other = by_hand(shared(dropout=0.0), task, 2, 8, 3e-3, views=seen[::-1])
+    assert farthest(found, expected) < 1e-5 < 1e-3 < farthest(other, expected)
+    assert len(fit.history["loss"]) == 8
+
+
+def test_a_view_follows_from_the_seed_and_its_number_and_is_made_when_it_is_needed(model):
+    views = {}
+    for name, epochs, settings in (("a", 9, {}), ("again", 9, {}), ("short", 2, {}), ("other", 9, {"seed": 1})):
+        seen = views[name] = []
+        options = {"augment": speckling(seen), "views": 4, "start": "as_is", **settings}
+        training.fine_tune(model, digits(), 1, epochs=epochs, **options)
+    assert [len(seen) for seen in views.values()] == [4, 4, 2, 4]
+    assert same(views["a"], views["again"])
+    assert same(views["a"][:2], views["short"])
+    assert not any(np.array_equal(a, b) for a in views["a"] for b in views["other"])
+
+
+def test_validation_images_are_never_augmented_and_views_need_something_frozen(model):
+    task, seen = digits(6, val=3), []
+    options = {"augment": speckling(seen), "views": 2, "start": "as_is", "learning_rate": 0.0}
+    fit = training.fine_tune(model, task, 1, epochs=3, **options)
+    clean = softmax(model.predict(pixels(task.val), verbose=0))
+    loss = -np.log(clean[np.arange(len(task.val)), task.val.labels]).mean()
+    assert fit.history["val_loss"] == [pytest.approx(loss, rel=1e-4)] * 3
+    assert sum(map(len, seen)) == 2 * 18
+    seen.clear()
+    training.fine_tune(model, task, -1, epochs=3, **options)  # every epoch anew
+    assert sum(map(len, seen)) == 3 * 18
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"views": 2}, "views=2 needs augment"),
+        ({"views": 2, "augment": True, "cache": False}, "views=2 are kept, and cache=False keeps nothing"),
+        ({"views": 0, "augment": True}, "views must be at least 1, not 0"),
+    ],
+)
+def test_views_of_no_use_are_refused_before_any_work(model, settings, message, passes, fits):
+    if "augment" in settings:
+        settings = settings | {"augment": noise()}
+    with pytest.raises(ValueError, match=message):
+        training.fine_tune(model, digits(), 1, **settings)
+    assert passes == fits == []
+
+
+@pytest.mark.parametrize(("second", "epochs"), [({}, 1), ({"views": 3}, 3), ({"views": None}, 3), ({"rate": 0.5}, 3)])
+def test_views_are_part_of_a_trainings_state(monkeypatch, tmp_path, fits, second, epochs):
+    def run(views=2, rate=0.1):
+        import keras
+
+        model = fresh(dropout=0.5)
+        options = {"epochs": 3, "learning_rate": 0.05, "start": "as_is", "backup_dir": tmp_path, "views": views}
+        training.fine_tune(model, digits(), 1, augment=keras.layers.GaussianDropout(rate), **options)
+        return model.get_weights()
+
+    whole = run()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 2)
+        run()
+    fits.clear()
+    resumed = run(**second)
+    assert len(fits) == epochs
+    assert same(whole, resumed) == (not second)
+
+
 # --- one call after another -------------------------------------------------------------------------------------------
 
 BASE = {"blocks": 2, "epochs": 2, "learning_rate": 0.02, "start": "as_is", "batch_size": 7}
@@ -1201,15 +1418,41 @@ def alone():
     return model.get_weights()
 
 
-def test_a_step_is_traced_once_for_all_epochs_and_seeds(monkeypatch):
+@pytest.mark.parametrize("source", ["arrays", "files"])
+@pytest.mark.parametrize("options", [{}, {"cache": False}, {"augment": True, "views": 2}, {"augment": True}], ids=str)
+def test_everything_is_traced_once_for_all_epochs_and_seeds(monkeypatch, folder, options, source):
+    """Two fits with a probe, validation, and batches of two sizes: each step is traced once."""
     import keras
 
-    traced, step = [], keras.Model.train_step
-    monkeypatch.setattr(keras.Model, "train_step", lambda self, data: traced.append(1) or step(self, data))
+    traced = []
+
+    def counted(owner, name):
+        function = getattr(owner, name)
+
+        def tracing(self, *arguments, **settings):
+            if isinstance(self, keras.Model) and not tf.executing_eagerly():
+                traced.append((id(self), name))
+            return function(self, *arguments, **settings)
+
+        monkeypatch.setattr(owner, name, tracing)
+
+    tf = runtime.require_tensorflow()
+    if "augment" in options:
+        options = options | {"augment": noise()}
+    task = digits(6, val=3)
+    if source == "files":
+        for name in "abc":
+            folder.fill(name, 9, size=(SIZE, SIZE), channels=1)
+        task = data.load(folder.path, image_size=SIZE, channels=1)
     model = fresh()
+    for name in ("train_step", "test_step", "predict_step"):
+        counted(keras.Model, name)
+    counts = []
     for seed in (0, 1):
-        training.fine_tune(model, digits(), blocks=1, epochs=2, start="as_is", seed=seed)
-    assert len(traced) == 1
+        settings = {"blocks": 1, "epochs": 4, "batch_size": 7, "patience": 9, "seed": seed, "learning_rate": 0.0}
+        training.fine_tune(model, task, **settings | options)
+        counts.append(sorted(name for _, name in traced))
+    assert counts == [["test_step", "train_step"]] * 2
 
 
 @pytest.mark.parametrize("name", BETWEEN)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tlutils import models
+from tlutils import features, models
 from tlutils.runtime import require_tensorflow
 
 # Fixed beforehand for fewer than three labels a class, where cross-validation is impossible; chosen on the images of
@@ -46,7 +46,7 @@ class Fit:
     best_epoch: int
 
 
-def linear_probe(model, task, l2="cv", *, cache_dir=None, seed=0):
+def linear_probe(model, task, l2="cv", *, cache_dir=None, engine="auto", seed=0):
     """Solve a linear head on the frozen backbone to its optimum.
 
     The features are extracted once. A classifier's head is scikit-learn's multinomial logistic regression, a
@@ -60,6 +60,7 @@ def linear_probe(model, task, l2="cv", *, cache_dir=None, seed=0):
             stronger penalty where two are level) and uses a fixed default with fewer than three labels a class; a
             number is the penalty's strength, the inverse of scikit-learn's ``C`` (``alpha`` for ridge).
         cache_dir: Folder in which to keep the features, see :func:`tlutils.features.extract`.
+        engine: What runs the frozen backbone, see there.
         seed: Seed of the folds.
 
     Returns:
@@ -71,8 +72,6 @@ def linear_probe(model, task, l2="cv", *, cache_dir=None, seed=0):
     """
     started = time.perf_counter()
     require_tensorflow()
-    from tlutils.features import extract
-
     _check(model, task)
     if _hidden(model):
         raise ValueError(
@@ -83,7 +82,7 @@ def linear_probe(model, task, l2="cv", *, cache_dir=None, seed=0):
         raise ValueError(f"l2 must be 'cv' or a positive number, not {l2!r}")
     models.freeze(model)
     pooling = {"GlobalAveragePooling2D": "avg", "GlobalMaxPooling2D": "max"}.get(type(model.get_layer("pool")).__name__)
-    x = extract(models.backbone_layer(model), task.train, cache_dir, pooling=pooling)
+    x = features.extract(models.backbone_layer(model), task.train, cache_dir, pooling=pooling, engine=engine)
     x = x.reshape(len(x), -1)
     solve = solve_classifier if task.kind == "classification" else solve_regressor
     weights, bias, history = solve(x, task.train.labels, l2, seed)
@@ -207,6 +206,7 @@ def fine_tune(
     weight_decay=0.0,
     label_smoothing=0.0,
     augment=None,
+    views=None,
     backup_dir=None,
     start="probe",
     block_decay=1.0,
@@ -214,6 +214,8 @@ def fine_tune(
     warmup=0.1,
     patience=3,
     cache=True,
+    cache_dir=None,
+    engine="auto",
     shuffle=True,
     stop_after=None,
     seed=0,
@@ -224,8 +226,8 @@ def fine_tune(
     By default the head is solved first and then everything above the boundary is tuned, so that a random head does not
     destroy pretrained features (Kumar et al., 2022). BatchNorm layers stay frozen one by one. Adam's rate warms up
     linearly and then falls along a cosine. Without augmentation the activations at the frozen boundary are computed
-    once and only what trains is run. The result is the same, unless frozen blocks hold dropout, as EfficientNet's do:
-    nothing is dropped from activations that are computed once.
+    once and only what trains is run; with augmentation, if ``views`` says so. The result is the same, unless frozen
+    blocks hold dropout, as EfficientNet's do: nothing is dropped from activations that are computed once.
 
     Args:
         model: A classifier or regressor. It is changed in place, and so is the backbone that it holds.
@@ -243,7 +245,12 @@ def fine_tune(
         label_smoothing: Share s of each label that is spread over all classes (Szegedy et al., 2016), in the loss of
             training and of validation; for classifiers.
         augment: A Keras layer or model applied to raw pixels during training, such as :func:`augmentation`, or
-            ``None``. With it nothing is cached.
+            ``None``. Each epoch changes every image anew and so runs the whole network, unless ``views`` is given.
+        views: How many augmented views of each image to make and keep. The first epoch trains on the first view, the
+            second on the next, and after the last the first comes again; what is random in view v is drawn from
+            (seed, v). Views are fixed, so their activations are cached like those of plain images: one pass through
+            the frozen part a view, and memory for each. It changes what is learnt: images vary less than with
+            ``None``, which never shows the same view twice. Without effect where nothing is frozen.
         backup_dir: Folder for the state after each epoch, one a run. A run that was interrupted goes on from there when
             it is called again with the same arguments, and ends where it would have ended.
         start: ``"probe"`` solves the head first (a head with hidden layers is trained on frozen features instead);
@@ -254,6 +261,9 @@ def fine_tune(
         warmup: Share of all steps during which the rate rises from zero.
         patience: Epochs without a lower validation loss before training stops.
         cache: Keep activations at the frozen boundary in memory; ``False`` runs the whole network each epoch.
+        cache_dir: Folder in which to keep the features of the probe and the activations too, for the next call; see
+            :func:`tlutils.features.extract`. Those of augmented views are not kept.
+        engine: What runs the frozen part, see there.
         shuffle: New order each epoch; ``False`` keeps the order of ``task.train``.
         stop_after: Epochs to run of a schedule that is made for ``epochs`` of them; ``None`` runs all.
         seed: Seed of the order and of dropout, both derived from (seed, epoch).
@@ -264,9 +274,9 @@ def fine_tune(
 
     Raises:
         ValueError: ``blocks`` is out of range or names no block (the message lists them), ``start`` is unknown,
-            ``epochs``, ``batch_size``, ``patience`` or ``stop_after`` is below 1, a strength is negative or infinite,
-            ``label_smoothing`` is not in [0, 1) or asked of a regressor, or the model and the task disagree on the
-            number of classes.
+            ``epochs``, ``batch_size``, ``patience``, ``views`` or ``stop_after`` is below 1, there are ``views``
+            without ``augment`` or without ``cache``, a strength is negative or infinite, ``label_smoothing`` is not in
+            [0, 1) or asked of a regressor, or the model and the task disagree on the number of classes.
     """
     started = time.perf_counter()
     require_tensorflow()
@@ -278,6 +288,10 @@ def fine_tune(
             f"label_smoothing is for classifiers, and the targets of {task.name!r} are numbers: leave it at 0, not "
             f"{label_smoothing!r}"
         )
+    if views is not None and augment is None:
+        raise ValueError(f"views={views!r} needs augment, which says how the views of an image differ")
+    if views is not None and not cache:
+        raise ValueError(f"views={views!r} are kept, and cache=False keeps nothing: leave one of the two out")
     settings = _Settings(
         epochs,
         learning_rate,
@@ -295,6 +309,9 @@ def fine_tune(
         weight_decay,
         label_smoothing,
         stop_after,
+        views,
+        engine,
+        cache_dir,
     )
     models.unfreeze(model, blocks)  # a wrong name fails here, before any work
     if start == "probe":
@@ -313,14 +330,16 @@ def fine_tune(
                 warmup=warmup,
                 patience=patience,
                 cache=cache,
+                cache_dir=cache_dir,
+                engine=engine,
                 shuffle=shuffle,
                 seed=seed,
                 progress=progress,
             )
         else:
-            linear_probe(model, task, seed=seed)
+            linear_probe(model, task, cache_dir=cache_dir, engine=engine, seed=seed)
         models.unfreeze(model, blocks)
-    frozen, tail = _split(model, blocks) if cache and augment is None else (None, model)
+    frozen, tail = _split(model, blocks) if cache and (augment is None or views) else (None, model)
     history, best = _train(model, tail, frozen, task, settings, augment)
     return Fit(model, history, time.perf_counter() - started, best)
 
@@ -437,10 +456,13 @@ class _Settings:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     stop_after: int | None = None
+    views: int | None = None
+    engine: str = "auto"
+    cache_dir: str | Path | None = None
     method: str = "fine_tune"
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "patience", "stop_after"):
+        for name in ("epochs", "batch_size", "patience", "stop_after", "views"):
             if getattr(self, name) is not None and not getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")
         for name in ("l2", "l2_sp", "weight_decay"):
@@ -455,29 +477,27 @@ def _train(model, tail, frozen, task, settings, augment=None):
 
     Returns ``(history, best_epoch)``; the model holds the weights of the best epoch and is compiled.
     """
-    train = _Source(task.train, frozen, settings.batch_size)
-    val = _Source(task.val, frozen, settings.batch_size) if task.val is not None else None
-    trained = _compiled(model, tail, task, settings, augment)
+    train = _Source(task.train, frozen, settings, augment)
+    val = _Source(task.val, frozen, settings) if task.val is not None else None
+    trained = _compiled(model, tail, task, settings, augment if frozen is None else None)
 
     history = {}
     last = min(settings.epochs, settings.stop_after or settings.epochs)
     best, best_loss, best_weights = last, np.inf, None
     if val is not None:
         best, best_loss, best_weights = 0, trained.evaluate(val.batches(), verbose=0)[0], tail.get_weights()
-    backup = _Backup(settings, model, trained, task, best_weights)
+    backup = _Backup(settings, model, trained, augment, task, best_weights)
     first, history, best, best_loss = backup.restore(history, best, best_loss)
     best_weights = backup.best_weights
     show = _shows_progress(settings.progress)
-    random_states = [variable for variable in trained.variables if "seed_generator" in variable.path]
     for epoch in range(first, last):
         if val is not None and epoch - best >= settings.patience:
             break
-        for i, state in enumerate(random_states):  # so that a resumed run drops what the whole run would have dropped
-            state.assign(np.random.default_rng([settings.seed, epoch, i]).integers(2**31, size=2).astype("uint32"))
+        _seed(trained, settings.seed, epoch)  # so that a resumed run drops what the whole run would have dropped
         order = np.arange(len(task.train))
         if settings.shuffle:
             order = np.random.default_rng([settings.seed, epoch]).permutation(order)
-        logs = trained.fit(train.batches(order), shuffle=False, verbose=0).history
+        logs = trained.fit(train.batches(order, epoch), shuffle=False, verbose=0).history
         if val is not None:
             names = ["val_loss", *(f"val_{name}" for name in list(logs) if name != "loss")]
             scores = trained.evaluate(val.batches(), verbose=0)
@@ -558,16 +578,35 @@ def _compiled(model, tail, task, settings, augment):
     return trained
 
 
-class _Source:
-    """Batches of one split: images as they are, or the activations at the frozen boundary, computed once."""
+def _seed(layer, *numbers):
+    """Let what the random layers in a layer draw next depend on nothing but these numbers."""
+    states = [variable for variable in getattr(layer, "variables", ()) if "seed_generator" in variable.path]
+    for i, state in enumerate(states):
+        state.assign(np.random.default_rng([*numbers, i]).integers(2**31, size=2).astype("uint32"))
 
-    def __init__(self, examples, frozen, batch_size):
-        self.examples, self.batch_size = examples, batch_size
-        self.kept = None
-        if frozen is not None:
-            self._keep(frozen.predict(examples.batches(64), verbose=0))
-        elif examples.paths is None:
-            self._keep(examples.images())
+
+class _Source:
+    """Batches of one split: images as they are, or the activations at the frozen boundary, computed once a view."""
+
+    def __init__(self, examples, frozen, settings, augment=None):
+        self.examples, self.frozen, self.settings, self.augment = examples, frozen, settings, augment
+        self.kept, self.order = {}, None
+
+    def batches(self, order=None, epoch=0):
+        order = np.arange(len(self.examples)) if order is None else order
+        if self.frozen is None and self.examples.paths is not None:
+            return self.examples.subset(order).batches(self.settings.batch_size)
+        view = 0 if self.frozen is None else epoch % (self.settings.views or 1)
+        if view not in self.kept:
+            self.kept[view] = self._keep(self.examples.images() if self.frozen is None else self._activations(view))
+        self.order.assign(order)
+        return self.kept[view]
+
+    def _activations(self, view):
+        _seed(self.augment, self.settings.seed, view)
+        options = {"pooling": None, "engine": self.settings.engine, "augment": self.augment}
+        found = features.extract(self.frozen, self.examples, self.settings.cache_dir, **options)
+        return found.astype(self.frozen.output.dtype, copy=False)
 
     def _keep(self, inputs):
         """Hold what is in memory anyway once, whatever the order; a GPU's memory has better uses."""
@@ -575,20 +614,15 @@ class _Source:
 
         with tf.device("CPU:0"):
             x, y = tf.constant(inputs), tf.constant(self.examples.labels)
-            order = self.order = tf.Variable(np.arange(len(self.examples)))
+            if self.order is None:
+                self.order = tf.Variable(np.arange(len(self.examples)))
+            order = self.order
 
             def pick(places):
                 rows = tf.gather(order, places)
                 return tf.cast(tf.gather(x, rows), tf.float32), tf.gather(y, rows)
 
-            self.kept = tf.data.Dataset.range(len(self.examples)).batch(self.batch_size).map(pick).prefetch(2)
-
-    def batches(self, order=None):
-        if self.kept is None:
-            examples = self.examples if order is None else self.examples.subset(order)
-            return examples.batches(self.batch_size)
-        self.order.assign(np.arange(len(self.examples)) if order is None else order)
-        return self.kept
+            return tf.data.Dataset.range(len(self.examples)).batch(self.settings.batch_size).map(pick).prefetch(2)
 
 
 def _adam(schedule, tail, factors, settings):
@@ -639,14 +673,15 @@ def _rate_factors(model, tail, decay):
 class _Backup:
     """The state of a training after its last epoch, in one file; it is only read by the very same training."""
 
-    def __init__(self, settings, model, trained, task, best_weights):
+    def __init__(self, settings, model, trained, augment, task, best_weights):
         self.variables = [*trained.variables, *trained.optimizer.variables]
         self.best_weights = best_weights
         self.file = None
         if settings.backup_dir is not None:
-            described = {k: repr(v) for k, v in vars(settings).items() if k not in ("progress", "backup_dir")}
+            elsewhere = ("progress", "backup_dir", "cache_dir")  # what they say changes no weight
+            described = {k: repr(v) for k, v in vars(settings).items() if k not in elsewhere}
             described["shapes"] = [list(variable.shape) for variable in self.variables]
-            described["layers"] = _described(model), _described(trained)  # the latter with the augmentation
+            described["layers"] = [_described(x) for x in (model, trained, augment) if hasattr(x, "get_config")]
             frozen = [weight for x in models.inner_layers(model) if not x.trainable for weight in x.weights]
             described["frozen"] = [hashlib.sha256(np.asarray(weight).tobytes()).hexdigest() for weight in frozen]
             described["data"] = [
