@@ -11,7 +11,7 @@ import pytest
 from conftest import Folder, encoded, noise
 
 import tlutils
-from tlutils import cli, runner
+from tlutils import cli, results, runner
 
 
 def command(*arguments, **options):
@@ -78,6 +78,8 @@ def test_version():
         (["run", "--write", "--profile", "full"], "leave out --profile full"),
         (["run", "--write", "--seed", "1"], "--write is for the set-up that the chapters describe"),
         (["run", "--out", "notebooks"], "would overwrite"),
+        (["run", "--record"], "only results at ImageNet scale are recorded: choose the full profile"),
+        (["run", "--record", "--profile", "full", "--backbone", "pocket_vgg"], "pocket_vgg has no ImageNet weights"),
     ],
 )
 def test_a_wrong_command_gets_one_sentence_and_exit_code_2(clone, capsys, arguments, words):
@@ -171,6 +173,30 @@ def test_what_an_earlier_run_wrote_is_replaced_even_if_it_did_not_end(clone, mon
         assert cli.main(["run", "--out", "out"]) == cli.INTERRUPTED
     assert (clone / "out" / "01_good.ipynb").is_file()
     assert cli.main(["run", "1", "--out", "out"]) == 0
+
+
+def test_recording_keeps_what_succeeded_and_says_where(clone, folder, capsys, monkeypatch):
+    stored = clone / "book" / "results"
+    stored.mkdir(parents=True)
+    monkeypatch.setattr(results, "_stored_folders", lambda: (stored, clone / "package"))
+    folder.fill("ants", 6).fill("bees", 6)
+    command = ["run", "--profile", "full", "--dataset", folder.path.name, "--record", "--out", "out"]
+    assert cli.main(command) == 1, "one of the two fails"
+    assert "recorded book/results/full/01_good.json\n" in capsys.readouterr().out
+    assert [path.name for path in stored.rglob("*.json")] == ["01_good.json"]
+    command = "tlutils run 01_good --profile full --dataset photos --record"
+    assert results.load("full/01_good")["command"] == command
+
+
+def test_recording_needs_images_and_a_clone(clone, folder, capsys, monkeypatch):
+    monkeypatch.setattr(results, "_stored_folders", lambda: (clone / "nowhere", clone / "package"))
+    command = ["run", "1", "--profile", "full", "--record", "--dataset", str(folder.path)]
+    assert cli.main(command) == 1
+    assert "stored in a clone of the book" in capsys.readouterr().err
+    (clone / "nowhere").mkdir()
+    assert cli.main(command) == 2, "the folder is empty"
+    assert str(folder.path) in capsys.readouterr().err
+    assert not (clone / "_build").exists(), "nothing has run"
 
 
 def test_a_folder_on_another_drive_is_named_in_full(clone, capsys, monkeypatch):
@@ -322,19 +348,20 @@ def photographs(tmp_path_factory, tensorflow):
 def test_train_says_what_it_does_and_writes_the_model_and_what_belongs_to_it(photographs):
     folder, model, found = photographs
     assert (found.returncode, found.stderr) == (0, "")
+    printed = " ".join(found.stdout.split())  # lines are broken, and columns set apart
     for words in (
         "Running on the CPU; seed 3.",
         "my photos: 2 classes (cats, dogs).",
         "Note: skipped cats/notes.jpg: not an image",
         "linear probe: pocket_vgg looks once at",
-        "epoch   1/1  ",
+        "epoch 1/1 ",
         "validation accuracy",
         "Kept: the ",
         "(not a test: choices may have been made on them)",
         "These validation images chose the model",
         "pets ü.keras",
     ):
-        assert words in found.stdout
+        assert words in printed
     assert {path.name for path in model.parent.iterdir()} == {
         folder.path.name,
         *(f"pets ü{suffix}" for suffix in (".keras", ".md", ".json", ".png")),
@@ -487,6 +514,13 @@ def test_predict_names_what_it_can_read_and_ends_with_1_if_there_is_more(photogr
         assert (name, {first, second}) == ("image", {"cats", "dogs"})
         assert float(p) >= float(q) and float(p) + float(q) == pytest.approx(1, abs=0.002)
 
+    pattern = str(folder.path / "*.png")  # as a shell on Windows hands it over
+    assert cli.main(["predict", model, pattern]) == 0
+    assert capsys.readouterr().out.splitlines() == [heading, *lines]
+    nothing = str(folder.path / "*.jpg")
+    assert cli.main(["predict", model, nothing]) == 1
+    assert capsys.readouterr().err == f"tlutils: {nothing}: there is no such file; check the path\n"
+
     words = str(folder.put("words.txt", b"milk"))
     assert cli.main(["predict", model, words, *images]) == 1
     printed = capsys.readouterr()
@@ -498,7 +532,8 @@ def test_predict_names_what_it_can_read_and_ends_with_1_if_there_is_more(photogr
 
 def test_predict_gives_json_to_programs(photographs, folder):
     image, words = folder.put("ö.png", noise(3000)), folder.put("words.txt", b"milk")
-    found = command("predict", "--json", str(photographs[1]), str(image), str(words))
+    narrow = {**os.environ, "PYTHONIOENCODING": "ascii"}  # a pipe on Windows knows few letters
+    found = command("predict", "--json", str(photographs[1]), str(image), str(words), env=narrow)
     assert found.returncode == 1 and found.stderr.startswith(f"tlutils: {words}: not an image")
     first, second = json.loads(found.stdout)
     assert first["file"] == str(image) and first["problem"] is None
@@ -509,7 +544,7 @@ def test_predict_gives_json_to_programs(photographs, folder):
 
 @pytest.mark.parametrize(
     ("name", "codes"),
-    [("train", ["0", "1", "2", "3", "130"]), ("evaluate", ["0", "1", "2"]), ("predict", ["0", "1", "2"])],
+    [("train", ["0", "1", "2", "3", "130"]), *((name, ["0", "1", "2", "130"]) for name in ("evaluate", "predict"))],
 )
 def test_the_exit_codes_are_documented(capsys, name, codes):
     with pytest.raises(SystemExit):
@@ -526,7 +561,7 @@ def test_datasets_are_listed_with_their_licences(capsys):
     assert cli.main(["datasets"]) == 0
     text = capsys.readouterr().out
     assert "digits\n" in text and "licence: CC BY 4.0" in text and "(229 MB)" in text
-    assert "people: the voices of six people" in text
+    assert "people: the voices of six people" in text and "cite: Z. Jackson, C. Souza" in text
 
 
 @pytest.fixture
@@ -598,8 +633,10 @@ def test_datasets_get_of_an_unknown_name_lists_the_known_and_fetches_nothing(fet
     home = fetchable("ants", saved=["ants"])
     assert cli.main(["datasets", "get", "ants", "wasps"]) == 2
     printed = capsys.readouterr()
-    assert printed.err == "tlutils: no data set is called 'wasps'; known are digits, ants\n" and printed.out == ""
+    assert printed.err == "tlutils: no data set is called 'wasps'; there are digits, ants\n" and printed.out == ""
     assert not (home / "ants").exists()
+    assert cli.main(["datasets", "get", "digit"]) == 2
+    assert capsys.readouterr().err.endswith("did you mean 'digits'?\n")
     assert cli.main(["datasets", "get"]) == 2
     assert "NAME" in capsys.readouterr().err
 
@@ -651,6 +688,7 @@ def test_doctor_says_how_to_mend_what_is_missing(monkeypatch, capsys, tmp_path):
     text = capsys.readouterr().out
     assert "problem  TensorFlow is not installed: pip install 'tlutils[tensorflow]'" in text
     assert "warn     papermill is not installed (tlutils run): pip install 'tlutils[run]'" in text
+    assert "warn     pooch is not installed (fetching data sets): pip install 'tlutils[data]'" in text
     assert "1 weight files (vgg16_weights.h5)" in text
 
 

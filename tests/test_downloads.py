@@ -1,5 +1,6 @@
 """Data sets from a server on this machine that does everything servers do wrong."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -264,7 +265,20 @@ def test_a_wrong_hash_is_refused(offer, home):
 
 def test_a_wrong_size_is_refused(offer, home):
     page = tar(below("insect_photos"))
-    refused(offer(page + b"more", pinned=page), home, f"it has {len(page) + 4:,} bytes, expected {len(page):,}")
+    refused(offer(page + b"more", pinned=page), home, f"it has more than {len(page):,} bytes")
+    refused(offer(page[:-4], pinned=page), home, f"it has {len(page) - 4:,} bytes, expected {len(page):,}")
+
+
+def test_a_body_that_never_ends_is_given_up(offer, home, monkeypatch):
+    def endless(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                handler.wfile.write(b"more" * 10_000)
+
+    monkeypatch.setattr(downloads, "_MOST_BYTES", 10**6)
+    refused(unpinned(offer(endless, pinned=b"")), home, "it has more than 1,000,000 bytes")
 
 
 def test_a_body_that_breaks_off_is_refused(offer, home):
@@ -304,6 +318,13 @@ def test_a_damaged_archive(offer, home):
         page = bytearray(make(below("insect_photos", files)))
         page[len(page) // 2] ^= 255  # in the middle of the picture, which cannot be compressed
         refused(unpinned(offer(bytes(page)), contents=exact(files)), home, words)
+
+
+@pytest.mark.parametrize("make", [tar, packed])
+@pytest.mark.parametrize("name", ["ants/1.jpg/2.jpg", "ants/" + 300 * "x"])
+def test_an_archive_that_no_disk_could_hold(offer, home, make, name):
+    page = make(below("insect_photos", FILES | {name: b"a file in a file, or with an endless name"}))
+    refused(offer(page), home, "/insects.tgz", "it cannot be unpacked (")
 
 
 def test_an_archive_of_something_else(offer, home):
@@ -376,7 +397,10 @@ def test_pinned_files_are_accepted_from_any_archive_of_them(offer):
 )
 def test_other_files_than_the_pinned_are_refused(offer, home, change, words):
     download = unpinned(offer(tar(below("insect_photos", FILES | change))), contents=exact())
-    refused(download, home, "/insects.tgz", words)
+    refused(download, home, "/insects.tgz", words, "save it as")
+    home.mkdir(exist_ok=True)
+    (home / "insects.tgz").write_bytes(tar(below("insect_photos", FILES | change)))
+    refused(download, home, str(home / "insects.tgz"), words, "Delete it to have it fetched")
 
 
 @pytest.mark.parametrize(

@@ -369,6 +369,30 @@ def test_the_temperature_has_the_lowest_log_loss_there_is():
     assert evaluation.temperature(7 * logits, labels) == pytest.approx(7 * found)
 
 
+@pytest.mark.parametrize(("images", "classes"), [(1, 2), (9, 2), (9, 5), (200, 3)])
+def test_smoothing_by_the_rule_of_succession_is_as_sure_as_so_many_right_answers_allow(images, classes):
+    logits = np.tile(8.0 * np.eye(classes)[0], (images, 1))
+    labels = np.zeros(images, int)
+    found = evaluation.temperature(logits, labels, smoothing=1 / (images + 2))
+    assert softmax(logits / found)[0, 0] == pytest.approx((images + 1) / (images + 2))
+
+
+def test_smoothing_gives_the_lowest_log_loss_of_smoothed_labels():
+    from scipy.optimize import minimize_scalar
+
+    logits, labels = made_up(sharpness=3.0)
+    classes = logits.shape[1]
+    smoothed = np.full(logits.shape, 0.1 / (classes - 1))
+    smoothed[np.arange(len(labels)), labels] = 0.9
+
+    def loss(log_temperature):
+        return -(smoothed * np.log(softmax(logits / np.exp(log_temperature)))).sum()
+
+    found = evaluation.temperature(logits, labels, smoothing=0.1)
+    assert np.log(found) == pytest.approx(minimize_scalar(loss, bounds=(-4, 4), method="bounded").x, abs=1e-4)
+    assert found > evaluation.temperature(logits, labels)
+
+
 def test_a_temperature_must_exist():
     with pytest.raises(ValueError, match="all 3 images are right"):
         evaluation.temperature(np.eye(3), np.arange(3))
@@ -378,6 +402,10 @@ def test_a_temperature_must_exist():
         evaluation.temperature(np.zeros((2, 3)), np.array([0, 0]))  # all classes tie
     with pytest.raises(ValueError, match="logits of 1 images are NaN or infinite"):
         evaluation.temperature(np.array([[1, np.nan], [0, 1]]), np.array([0, 0]))
+    with pytest.raises(ValueError, match=r"smoothing is a share, at least 0 and below 0\.667, not 0\.7"):
+        evaluation.temperature(np.eye(3), np.arange(3), smoothing=0.7)
+    with pytest.raises(ValueError, match="no temperature helps"):
+        evaluation.temperature(np.eye(2), np.array([1, 0]), smoothing=0.1)
 
 
 @pytest.fixture(scope="module")

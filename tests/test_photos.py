@@ -101,7 +101,8 @@ def test_what_is_printed_names_the_stages_the_decision_and_what_was_measured(tra
     table = text.split("\n\n")[0].splitlines()
     assert [line.split()[0] for line in table[1:3]] == ["probe", "fine-tuned"]
     assert table[3] == made.why
-    assert "on 9 validation images (not a test: choices may have been made on them)" in text
+    words = " ".join(text.split())  # the report breaks its lines
+    assert "on 9 validation images (not a test: choices may have been made on them)" in words
     assert "These validation images chose the model" in text
 
 
@@ -169,9 +170,44 @@ def test_a_tuned_model_that_is_worse_leaves_the_weights_of_the_probe(drawings, t
 
     monkeypatch.setattr(training, "fine_tune", harmful)
     made = photos.train(drawings.path, tmp_path / "bars.keras", BACKBONE, epochs=1, progress=False)
-    assert made.kept == "probe" and same(made.model.get_weights(), probed)
-    assert any(weight.any() for weight in probed)
-    assert same(photos.load(made.files[0]).model.get_weights(), probed)
+    assert made.kept == "probe" and any(weight.any() for weight in probed)
+    divided = [*probed[:-2], *(weight / made.temperature for weight in probed[-2:])]  # those of the output come last
+    assert same(made.model.get_weights(), divided)
+    assert same(photos.load(made.files[0]).model.get_weights(), divided)
+
+
+# --- the temperature --------------------------------------------------------------------------------------------------
+
+
+def test_the_probabilities_are_as_sure_as_the_validation_images_allow(trained):
+    made = trained[2]
+    stage = next(stage for stage in made.stages if stage["stage"] == made.kept)
+    before, after = stage["report"], made.report
+    assert np.array_equal(before.predictions, after.predictions)
+    np.testing.assert_allclose(after.outputs * made.temperature, before.outputs, rtol=1e-12)
+    logits = made.model.predict(made.task.val.images().astype("float32"), verbose=0)
+    np.testing.assert_allclose(logits, after.outputs, rtol=1e-3, atol=1e-3 * np.abs(after.outputs).max())
+    # its log-loss with smoothed labels is lower than with any other temperature
+    smoothed = np.full(after.outputs.shape, 1 / 11 / 2)
+    smoothed[np.arange(9), after.labels] = 10 / 11
+
+    def loss(factor):
+        exponentials = np.exp(after.outputs * factor)
+        return -(smoothed * np.log(exponentials / exponentials.sum(axis=1, keepdims=True))).sum()
+
+    assert loss(1) < min(loss(0.99), loss(1.01))
+    sentence = f"The logits are divided by {made.temperature:.3g}, so that the probabilities fit"
+    assert sentence in str(made) and sentence in made.files[1].read_text(encoding="utf-8")
+
+
+def test_where_no_temperature_helps_the_weights_stay(tensorflow):
+    import keras
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="output")])
+    before = model.get_weights()
+    wrong = evaluation.report(np.eye(2), np.array([1, 0]))
+    assert photos._divide(model, wrong) == 1 and same(model.get_weights(), before)
+    assert "no temperature helps" in photos._divided(1)
 
 
 # --- the file in plain Keras ------------------------------------------------------------------------------------------
@@ -224,7 +260,9 @@ assert model.loss.from_logits and not any(name.startswith("tlutils") for name in
 def test_the_code_of_the_card_runs_without_this_package(trained, classifier, tmp_path):
     made = trained[2]
     code = re.search(r"```python\n(.*?)```", made.files[1].read_text(encoding="utf-8"), re.DOTALL)[1]
-    drawing("box", 900).resize((32, 32)).save(tmp_path / "photo.jpg", "PNG")  # of that size, and without loss
+    picture, turned = drawing("box", 900), Image.Exif()
+    turned[0x0112] = 6  # lies on its side, as photographs of a phone do
+    picture.save(tmp_path / "photo.jpg", "PNG", exif=turned)  # without loss, whatever it is called
     (tmp_path / "bars.keras").write_bytes(made.files[0].read_bytes())
     printed = without_tlutils(code, tmp_path).splitlines()[-1]
     found = {name: float(share) for name, share in re.findall(r"'([^']+)': (?:np\.float32\()?([\d.e-]+)", printed)}
@@ -238,6 +276,9 @@ def test_the_names_travel_in_the_metadata_and_keras_finds_its_usual_members(trai
         assert sorted(file.namelist()) == ["config.json", "metadata.json", "model.weights.h5"]
         metadata = json.loads(file.read("metadata.json"))
     assert metadata["tlutils"]["class_names"] == list(KINDS) and "keras_version" in metadata
+    begins = {side: [digest[:16] for digest in getattr(trained[2].task, side).digests] for side in ("train", "val")}
+    assert metadata["tlutils"]["seen"] == begins
+    assert "the SHA-256 of each training and validation image" in trained[2].files[1].read_text(encoding="utf-8")
 
 
 def test_diagnose_finds_no_trap_in_the_file(trained):
@@ -252,8 +293,16 @@ def test_diagnose_finds_no_trap_in_the_file(trained):
 def test_opening_gives_back_what_was_trained(trained, classifier):
     made = trained[2]
     assert classifier.class_names == KINDS
-    assert (classifier.image_size, classifier.channels, classifier.backbone) == ((32, 32), 3, BACKBONE)
+    assert (classifier.image_size, classifier.backbone) == ((32, 32), BACKBONE)
     assert same(classifier.model.get_weights(), made.model.get_weights())
+
+
+def test_a_file_whose_names_do_not_fit_its_logits_is_refused(trained, tmp_path):
+    facts = {"class_names": ["a", "b"], "backbone": BACKBONE, "seen": {"train": [], "val": []}}
+    (tmp_path / "made").mkdir()
+    photos._save(trained[2].model, tmp_path / "made" / "two.keras", facts)
+    with pytest.raises(ValueError, match=r"cannot load .*two\.keras.*: it gives 3 logits and names 2 classes"):
+        photos.load(tmp_path / "made" / "two.keras")
 
 
 def test_a_file_that_is_no_such_model_is_refused(tmp_path, tensorflow):
@@ -489,6 +538,22 @@ def test_the_backup_of_another_training_is_not_gone_on_from(drawings, tmp_path, 
     assert "going on" not in capsys.readouterr().out
     fresh = photos.train(drawings.path, tmp_path / "fresh.keras", BACKBONE, epochs=0, progress=False)
     assert same(made.model.get_weights(), fresh.model.get_weights())
+
+
+def test_what_a_killed_process_leaves_of_a_backup_is_known_again(drawings, tmp_path, tensorflow, monkeypatch):
+    out, unlink = tmp_path / "bars.keras", Path.unlink
+
+    def interrupted_at_the_key(path, **options):
+        if path.name == "training.txt":
+            raise KeyboardInterrupt
+        unlink(path, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", interrupted_at_the_key)
+        photos.train(drawings.path, out, BACKBONE, epochs=0, progress=False)
+    assert out.exists() and [path.name for path in out.with_suffix(".backup").iterdir()] == ["training.txt"]
+    photos.train(drawings.path, out, BACKBONE, epochs=0, overwrite=True, progress=False)
+    assert not out.with_suffix(".backup").exists()
 
 
 # The command, which kills itself right after it has stored an epoch, or after so many seconds of work.

@@ -101,6 +101,8 @@ def test_other_recordings_are_refused(tmp_path):
         with pytest.raises(DataError, match=words):
             sounds.read_wav(write(tmp_path / "other.wav", np.zeros(800), **options))
     (tmp_path / "text.wav").write_bytes(b"no sound at all")
-    for name in ("text.wav", "missing.wav"):
+    whole = write(tmp_path / "whole.wav", np.zeros(800)).read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[:1001])  # within a sample
+    for name in ("text.wav", "missing.wav", "cut.wav"):
         with pytest.raises(DataError, match=f"cannot read .*{name}"):
             sounds.read_wav(tmp_path / name)

@@ -109,7 +109,7 @@ def _bin_of(confidence, bins, binning):
     return np.searchsorted(np.unique(edges), confidence)
 
 
-def temperature(logits, labels):
+def temperature(logits, labels, *, smoothing=0.0):
     """The temperature T for which softmax(logits / T) has the lowest log-loss (Guo et al., 2017).
 
     The log-loss is a convex function of 1/T, so there is one minimum, where its slope is zero.
@@ -117,13 +117,17 @@ def temperature(logits, labels):
     Args:
         logits: Shape (N, classes).
         labels: Integer classes, shape (N,).
+        smoothing: Share of each label that is spread over the other classes. Above 0 there is a minimum even where
+            every image is right. 1 / (N + 2) is Laplace's rule of succession, as if two more images had been seen, one
+            of them wrong; Platt (1999) takes his targets from it.
 
     Returns:
         float: above 1 for a model that is too sure of itself, below 1 for one that is too modest.
 
     Raises:
         ValueError: There is no minimum: every image is right, so that ever more confidence is ever better; or the
-            logits are no better than chance, so that the best confidence is none. Or a logit is NaN or infinite.
+            logits are no better than chance, so that the best confidence is none. Or a logit is NaN or infinite, or
+            ``smoothing`` is no share.
     """
     from scipy.optimize import brentq
     from scipy.special import softmax
@@ -131,17 +135,22 @@ def temperature(logits, labels):
     logits, labels = np.asarray(logits, float), np.asarray(labels)
     if not np.isfinite(logits).all():
         raise ValueError(f"the logits of {(~np.isfinite(logits)).any(axis=1).sum()} images are NaN or infinite")
+    most = 1 - 1 / logits.shape[1]  # all classes alike
+    if not 0 <= smoothing < most:
+        raise ValueError(f"smoothing is a share, at least 0 and below {most:.3g}, not {smoothing!r}")
     true = logits[np.arange(len(labels)), labels]
+    others = (logits.sum(axis=1) - true) / (logits.shape[1] - 1)
+    wanted = (1 - smoothing) * true + smoothing * others
 
     def slope(inverse):
-        return float(((softmax(logits * inverse, axis=1) * logits).sum(axis=1) - true).mean())
+        return float(((softmax(logits * inverse, axis=1) * logits).sum(axis=1) - wanted).mean())
 
     if slope(0) >= 0:
         raise ValueError(
             f"no temperature helps: the logit of the true class is {true.mean():.4g} on average, not above the mean of "
             f"all logits, {logits.mean():.4g}; are labels and logits in the same order of classes?"
         )
-    if np.all(true >= logits.max(axis=1)):
+    if not smoothing and np.all(true >= logits.max(axis=1)):
         raise ValueError(
             f"all {len(labels)} images are right: the log-loss falls for ever as the temperature goes to 0, and they "
             "cannot say where to stop; take more images, some of which the model gets wrong"

@@ -4,6 +4,8 @@ Nothing here imports TensorFlow before a command needs it, so that ``tlutils --h
 """
 
 import argparse
+import contextlib
+import glob
 import importlib.util
 import json
 import os
@@ -16,6 +18,7 @@ import warnings
 from pathlib import Path
 
 import tlutils
+from tlutils.notes import suggestion
 
 OK, FAILED, USAGE, NO_GPU, FOUND, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -93,6 +96,12 @@ def _parser():
     run.add_argument("--out", default="_build/notebooks", metavar="DIR", help="for the results (default: %(default)s)")
     run.add_argument("--write", action="store_true", help="update the notebooks themselves, too")
     run.add_argument(
+        "--record",
+        action="store_true",
+        help="with --profile full: store the numbers and claims of each notebook that succeeds in book/results/full, "
+        "for its section “At ImageNet scale”; of a folder of images only the name is stored",
+    )
+    run.add_argument(
         "--timeout", type=_at_least(1), metavar="SECONDS", help="limit for one cell (default: 300 quick, 1800 full)"
     )
 
@@ -168,7 +177,8 @@ def _add_photo_commands(commands):
         help="measure a trained classifier on a folder of images",
         description="Measure a model that `tlutils train` wrote on a folder with one sub-folder of images a class: on "
         "its test/ where it has one, else on all its images. Images that the model was trained on are left out. Exit "
-        "codes: 0 it was measured, 1 the model or the images could not be used, 2 the command was wrong.",
+        "codes: 0 it was measured, 1 the model or the images could not be used, 2 the command was wrong, 130 "
+        "interrupted.",
     )
     evaluate.set_defaults(command=_evaluate)
     evaluate.add_argument("model", metavar="MODEL", help="a .keras file that tlutils train wrote")
@@ -179,11 +189,11 @@ def _add_photo_commands(commands):
         help="name what images show",
         description="Give the three most probable classes of each image, by a model that `tlutils train` wrote. Exit "
         "codes: 0 every file was read, 1 a file could not be read (the others are named all the same) or the model "
-        "could not, 2 the command was wrong.",
+        "could not, 2 the command was wrong, 130 interrupted.",
     )
     predict.set_defaults(command=_predict)
     predict.add_argument("model", metavar="MODEL", help="a .keras file that tlutils train wrote")
-    predict.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or patterns such as holiday/*.jpg")
     predict.add_argument("--json", action="store_true", help="print JSON: file, classes, problem")
 
 
@@ -228,11 +238,15 @@ def _run(arguments):
             jobs=arguments.jobs,
             timeout=arguments.timeout,
             report=runner.Display(),
+            record=arguments.record,
         )
     except runner.UsageError as error:
         raise CommandError(str(error), USAGE) from None
     out = _relative(arguments.out)
     print(f"\n{runner.table(outcomes)}\n\nexecuted notebooks and report.json: {out}")
+    for outcome in outcomes:
+        if arguments.record and outcome.status == "ok":
+            print(f"recorded book/results/full/{outcome.notebook}.json")
     kept = []
     if arguments.write:
         ran = [(path, outcome) for path, outcome in zip(paths, outcomes) if outcome.status == "ok"]
@@ -277,7 +291,7 @@ def _dataset(name):
     folder = Path(name).expanduser()
     if folder.is_dir():
         return str(folder.resolve())  # the notebooks run in a folder of their own
-    hint = _import("runner").suggestion(name, known)
+    hint = suggestion(name, known)
     raise CommandError(f"no data set or folder is called {name!r}; {hint}, or give a folder of images", USAGE)
 
 
@@ -345,31 +359,32 @@ def _train(arguments):
     out = Path(arguments.out or f"{Path(source).resolve().name}.keras").expanduser()
     backbone = _backbone(arguments.backbone)
     photos, runtime = _import("photos"), _import("runtime")
-    try:
-        print(runtime.setup(arguments.gpu, arguments.seed), flush=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", _import("data").DataWarning)  # they stand in the summary
-            trained = photos.train(
-                source,
-                out,
-                backbone,
-                image_size=arguments.image_size,
-                epochs=arguments.epochs,
-                augment=arguments.augment,
-                seed=arguments.seed,
-                overwrite=arguments.overwrite,
-                progress=True,
-            )
-    except runtime.GPURequiredError as error:
-        raise CommandError(str(error), NO_GPU) from None
-    except photos.PlaceError as error:
-        raise CommandError(f"{error} (see --out and --overwrite)", USAGE) from None
-    except FileNotFoundError as error:  # of weights
-        raise CommandError(f"{_one_line(error)} For example: --backbone pocket_resnet") from None
-    except (ValueError, RuntimeError, ImportError) as error:
-        raise CommandError(_one_line(error)) from None
-    except KeyboardInterrupt:
-        raise CommandError("interrupted: the same command goes on where it was", INTERRUPTED) from None
+    with _in_one_line():
+        try:
+            print(runtime.setup(arguments.gpu, arguments.seed), flush=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", _import("data").DataWarning)  # they stand in the summary
+                trained = photos.train(
+                    source,
+                    out,
+                    backbone,
+                    image_size=arguments.image_size,
+                    epochs=arguments.epochs,
+                    augment=arguments.augment,
+                    seed=arguments.seed,
+                    overwrite=arguments.overwrite,
+                    progress=True,
+                )
+        except runtime.GPURequiredError as error:
+            raise CommandError(str(error), NO_GPU) from None
+        except photos.PlaceError as error:
+            raise CommandError(f"{error} (see --out and --overwrite)", USAGE) from None
+        except FileNotFoundError as error:
+            if error.filename is not None:
+                raise
+            raise RuntimeError(f"{error} For example: --backbone pocket_resnet") from None  # it is the weights
+        except KeyboardInterrupt:
+            raise CommandError("interrupted: the same command goes on where it was", INTERRUPTED) from None
     print(f"\n{trained}")
     return OK
 
@@ -379,10 +394,8 @@ def _evaluate(arguments):
     if not folder.is_dir():
         raise CommandError(f"there is no folder of images at {folder}", USAGE)
     classifier = _classifier(arguments.model)
-    try:
+    with _in_one_line():
         report, notes = classifier.evaluate(folder)
-    except (ValueError, RuntimeError) as error:
-        raise CommandError(_one_line(error)) from None
     for note in notes:
         print(f"Note: {note}.")
     print(report)
@@ -390,7 +403,9 @@ def _evaluate(arguments):
 
 
 def _predict(arguments):
-    predictions = _classifier(arguments.model).predict(arguments.images)
+    classifier = _classifier(arguments.model)
+    with _in_one_line():
+        predictions = classifier.predict(_expanded(arguments.images))
     if arguments.json:
         found = [
             {
@@ -400,7 +415,7 @@ def _predict(arguments):
             }
             for prediction in predictions
         ]
-        print(json.dumps(found, ensure_ascii=False, indent=2))
+        print(json.dumps(found, indent=2))  # in ASCII, which every pipe can carry
     elif rows := [(p.file, *(f"{name} {share:.3f}" for name, share in p.classes)) for p in predictions if p.classes]:
         heading = ("image", "first", "second", "third")[: len(rows[0])]
         print(_import("tables").as_text(heading, rows, "", left=range(len(heading))))
@@ -412,15 +427,25 @@ def _predict(arguments):
 
 def _classifier(path):
     try:
-        return _import("photos").load(path)
+        with _in_one_line():
+            return _import("photos").load(path)
     except FileNotFoundError as error:
         raise CommandError(str(error), USAGE) from None
-    except (ValueError, ImportError) as error:
-        raise CommandError(_one_line(error)) from None
 
 
-def _one_line(error):
-    return " ".join(str(error).split())
+@contextlib.contextmanager
+def _in_one_line():
+    """End the command with what the package says of a failure."""
+    try:
+        yield
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise CommandError(" ".join(str(error).split())) from None
+
+
+def _expanded(names):
+    """The files that names and patterns stand for. On Windows no shell puts files in the place of a pattern."""
+    for name in names:
+        yield from (not os.path.exists(name) and sorted(glob.glob(os.path.expanduser(name)))) or [name]
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------
@@ -434,6 +459,7 @@ def _datasets(arguments):
             source.description,
             f"licence: {source.licence}",
             f"people: {source.people}",
+            f"cite: {source.citation}",
             f"from: {source.url}{size}" if source.url else "",
             _whereabouts(source.download) if source.download else "",
         ):
@@ -455,7 +481,7 @@ def _datasets_get(arguments):
     sources = data.registry()
     for name in arguments.names:
         if name not in sources:
-            raise CommandError(f"no data set is called {name!r}; known are {', '.join(sources)}", USAGE)
+            raise CommandError(f"no data set is called {name!r}; {suggestion(name, sources)}", USAGE)
     code = OK
     for name in dict.fromkeys(arguments.names):
         source = sources[name]
@@ -507,6 +533,7 @@ _MODULES = (
     ("ipywidgets", "the sliders in the notebooks", "notebook"),
     ("papermill", "tlutils run", "run"),
     ("jupytext", "pairing notebooks with their text", "run"),
+    ("pooch", "fetching data sets", "data"),
 )
 
 

@@ -45,6 +45,7 @@ class Examples:
         image_size: (height, width) in pixels.
         channels: 1 or 3.
         paths: One ``Path`` an image, or ``None`` for arrays.
+        digests: The SHA-256 (hex) of each file, or ``None`` for arrays.
         groups: One group id an image (writer, patient, speaker …), or ``None``.
         split: The side of the task they are: ``"train"``, ``"val"``, ``"test"``; ``None`` outside a task.
     """
@@ -58,7 +59,7 @@ class Examples:
         self.paths = None if paths is None else tuple(paths)
         self.groups = groups
         self._pixels = None if pixels is None else _read_only(pixels)
-        self._digests = digests
+        self.digests = digests
 
     def __len__(self):
         return len(self.labels)
@@ -126,7 +127,7 @@ class Examples:
             channels=self.channels,
             pixels=None if self._pixels is None else self._pixels[indices],
             paths=None if self.paths is None else [self.paths[i] for i in indices],
-            digests=None if self._digests is None else [self._digests[i] for i in indices],
+            digests=None if self.digests is None else [self.digests[i] for i in indices],
             groups=None if self.groups is None else self.groups[indices],
         )
         part.split = self.split
@@ -144,7 +145,7 @@ class Examples:
             digest.update(np.ascontiguousarray(self._pixels))
         else:
             digest.update(repr((DECODER, self.image_size, self.channels)).encode())
-            digest.update("".join(self._digests).encode())
+            digest.update("".join(self.digests).encode())
         return digest.hexdigest()
 
     def _read(self, index):

@@ -6,6 +6,7 @@ made anew by its server and has no lasting hash, the names, sizes and contents o
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -26,6 +27,8 @@ __all__ = ["Archive", "Contents", "Download", "datasets_home"]
 _TIMEOUT = 30  # seconds without a byte after which a server is given up
 # More than any data set of the book has, and little enough for a laptop: beyond them an archive is taken for a bomb.
 _MOST_FILES, _MOST_BYTES = 100_000, 2_000_000_000
+# What goes wrong on a sound archive too; whatever else the system refuses while unpacking, the archive asked for.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def datasets_home():
@@ -219,9 +222,11 @@ class Download:
                 file, source, advice = saved, saved, "Delete it to have it fetched, or save the right one there"
             else:
                 source, advice = archive.url, f"Try again later; or get it in another way and save it as {saved}"
-                file = self._download(archive, work / str(number), progress, advice)
+                file = work / f"archive {number}"
             sources.append(str(source))
             try:
+                if file != saved:
+                    self._download(archive, file, progress, advice)
                 _check_archive(archive, file)
                 _unpack(file, work / f"unpacked {number}")
                 part = work / f"unpacked {number}" / archive.folder
@@ -235,12 +240,12 @@ class Download:
         if problem := self.contents.difference(whole, contents=True):
             raise DataError(
                 f"refused {' and '.join(sources)} for the data set {self.name!r}: {problem}. It may have been changed "
-                "since this version of the book; try again later"
+                f"since this version of the book. {advice}"
             )
         return whole
 
-    def _download(self, archive, folder, progress, advice):
-        """Fetch an archive with pooch into an own folder; return its path."""
+    def _download(self, archive, file, progress, advice):
+        """Fetch an archive with pooch. What comes is checked afterwards, like a file that was saved by hand."""
         try:
             import pooch
             import requests
@@ -249,7 +254,6 @@ class Download:
                 f"the data set {self.name!r} is fetched with {error.name}, which is not installed: "
                 "pip install 'tlutils[data]'"
             ) from None
-        pooch.get_logger().setLevel("WARNING")  # it would announce each file on stderr
         downloader = pooch.HTTPDownloader(
             progressbar=progress and find_spec("tqdm") is not None,
             chunk_size=1 << 16,
@@ -257,8 +261,8 @@ class Download:
             headers={"Accept-Encoding": "identity"},  # or a .tgz might be decompressed on the way
         )
         try:
-            # without a hash: it is compared in `_check_archive`, with the size, like that of a file saved by hand
-            return Path(pooch.retrieve(archive.url, None, "archive", folder, downloader=downloader))
+            with open(file, "wb") as opened:
+                downloader(archive.url, _Bounded(opened, archive.bytes or _MOST_BYTES), None)
         except requests.RequestException as error:
             raise DataError(
                 f"could not fetch {archive.url} for the data set {self.name!r}: {_reason(error)}. {advice}"
@@ -273,6 +277,19 @@ class Download:
 
 class _Refused(Exception):
     """An archive is not used; the message says why."""
+
+
+class _Bounded:
+    """A file for as many bytes as are expected, so that a server which never ends does not fill the disk."""
+
+    def __init__(self, file, most):
+        self._file, self._most = file, most
+        self.flush = file.flush
+
+    def write(self, content):
+        if self._file.tell() + len(content) > self._most:
+            raise _Refused(f"it has more than {self._most:,} bytes")
+        self._file.write(content)
 
 
 def _check_archive(archive, file):
@@ -301,8 +318,8 @@ def _unpack(file, folder):
     except _Refused:
         raise
     except Exception as error:  # a damaged archive makes its readers raise many kinds
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # it is the disk, not the archive
+        if isinstance(error, OSError) and error.errno in _DISK:
+            raise
         raise _Refused(f"it cannot be unpacked ({error})") from error
 
 

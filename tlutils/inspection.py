@@ -126,7 +126,7 @@ def _of_examples(examples, name, task=None):
     paths = examples.paths
     pixels = examples.images() if paths is None else examples.subset(rows).images()
     kept = pixels[rows] if paths is None else pixels
-    digests = [digest(image) for image in pixels[:HASHED]] if paths is None else list(examples._digests)
+    digests = [digest(image) for image in pixels[:HASHED]] if paths is None else list(examples.digests)
     return Side(
         name,
         "task",

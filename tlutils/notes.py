@@ -1,5 +1,6 @@
 """What there is to say about data: errors, warnings, and the notes that a task keeps."""
 
+import difflib
 import warnings
 
 
@@ -41,3 +42,9 @@ def listed(names, most=10, separator=", "):
     names = [str(name) for name in names]
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return separator.join(names[:most]) + more
+
+
+def suggestion(name, known):
+    """“did you mean …?” with the nearest known name, or the list of names where none is near."""
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known) or 'none'}"

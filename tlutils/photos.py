@@ -10,8 +10,9 @@ on others. The command line has the same as ``tlutils train``, ``tlutils predict
     report, notes = classifier.evaluate("kept_back")
     predictions = classifier.predict(["holiday/1.jpg", "holiday/2.jpg"])
 
-The names of the classes and the size of the images travel inside the ``.keras`` file, in its ``metadata.json``, which
-Keras writes but does not read.
+The names of the classes travel inside the ``.keras`` file, in its ``metadata.json``, which Keras writes but does not
+read. So do the beginnings of the hashes of the photographs: no photograph can be made from them, but whoever has the
+same file can tell that the model has met it.
 """
 
 import contextlib
@@ -22,11 +23,12 @@ import re
 import shutil
 import warnings
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from scipy.special import softmax
 
 import tlutils
 from tlutils import backbones, data, evaluation, models, training
@@ -45,8 +47,12 @@ _DIGEST = 16  # hex digits of a file's SHA-256 that are kept of each image that 
 
 _RULE = "the tuned model is kept only if it gets more validation images right than the probe"
 _FLATTERS = (
-    "These validation images chose the model: the probe or the tuned one, and the epoch. So the numbers flatter it. "
-    "For a fair number, measure it on images that it has not met (tlutils evaluate)."
+    "These validation images chose the model: the probe or the tuned one, the epoch, and the temperature. So the "
+    "numbers flatter it. For a fair number, measure it on images that it has not met (tlutils evaluate)."
+)
+_SEEN = (
+    "Beside the names of the classes, the file holds how the SHA-256 of each training and validation image begins. "
+    "Whoever has one of these images can tell that the model has met it.\n\n"
 )
 
 
@@ -69,8 +75,10 @@ class Trained:
             where there is no test split; it says which.
         kept: ``"probe"`` or ``"fine-tuned"``.
         why: The sentence that says so, with the numbers.
-        stages: One dict a stage: ``stage``, ``report`` (on the validation images), and ``history``, ``best_epoch`` and
-            ``seconds`` as in :class:`~tlutils.training.Fit`; after an interruption the seconds since then.
+        temperature: What its logits were divided by; 1 where no temperature helps.
+        stages: One dict a stage: ``stage``, ``report`` (on the validation images, before that division), and
+            ``history``, ``best_epoch`` and ``seconds`` as in :class:`~tlutils.training.Fit`; after an interruption the
+            seconds since then.
         files: The files that were written, the model first.
     """
 
@@ -79,6 +87,7 @@ class Trained:
     report: object
     kept: str
     why: str
+    temperature: float
     stages: tuple = field(repr=False)
     files: tuple
 
@@ -94,7 +103,7 @@ class Trained:
             )
             for stage in self.stages
         ]
-        parts = [as_text(heading, rows, self.why), str(self.report)]
+        parts = [as_text(heading, rows, self.why), _divided(self.temperature), str(self.report)]
         if self.report.split == "val":
             parts.append(_FLATTERS)
         return "\n\n".join([*parts, f"written: {', '.join(map(str, self.files))}"])
@@ -116,7 +125,8 @@ def train(
 
     A linear probe on the frozen backbone is solved first. Then its last two blocks are fine-tuned from there, and the
     epoch with the lowest validation loss is taken. The tuned model is kept only if it gets more validation images right
-    than the probe; where they are level, the probe stays.
+    than the probe; where they are level, the probe stays. In the end the weights of the output are divided by a
+    temperature, so that the probabilities fit the validation images; that changes no class.
 
     Written are, for ``flowers.keras``, the model, ``flowers.md`` (the model card), ``flowers.json`` (the report, for
     :meth:`~tlutils.evaluation.Report.from_json`) and ``flowers.png`` (loss and accuracy by epoch). While it works it
@@ -178,11 +188,15 @@ def train(
 
     def tune():
         say(f"fine-tuning: the last {settings['blocks']} blocks, at most {epochs} epochs")
-        layers = training.augmentation(flip=True) if augment else None
-        options = {"start": "as_is", "backup_dir": files.backup, "progress": progress}
-        return training.fine_tune(model, task, **settings | options | {"augment": layers})
+        options = {
+            "augment": training.augmentation(flip=True) if augment else None,
+            "start": "as_is",
+            "backup_dir": files.backup,
+            "progress": progress,
+        }
+        return training.fine_tune(model, task, **settings | options)
 
-    with _decoding_errors():
+    with _tensorflow_errors():
         stages = [_stage("probe", model, task, files, probe)]
         weights = model.get_weights()
         if epochs:
@@ -191,7 +205,8 @@ def train(
         if kept == "probe":
             model.set_weights(weights)
         chosen = next(stage for stage in stages if stage["stage"] == kept)
-        report = chosen["report"]
+        temperature = _divide(model, chosen["report"])
+        report = replace(chosen["report"], outputs=chosen["report"].outputs / temperature)
         if task.test is not None:
             report = evaluation.evaluate(model, task.test, class_names=task.class_names)
 
@@ -201,14 +216,13 @@ def train(
     model.compile("sgd", loss, metrics=["accuracy"], jit_compile=False)
     _save(model, files.made(".keras"), _facts(task, name))
     limits = [_FLATTERS] if report.split == "val" else []
-    card = evaluation.model_card(
-        report, files.model.stem, backbone=network, task=task, training=_recipe(stages, settings, why), limits=limits
-    )
+    recipe = f"{_recipe(stages, settings, why)} {_divided(temperature)}"
+    card = evaluation.model_card(report, files.model.stem, backbone=network, task=task, training=recipe, limits=limits)
     files.made(".md").write_text(card + "\n" + _how_to_use(files.model.name, task, keras.__version__), encoding="utf-8")
     report.to_json(files.made(".json"))
     if epochs:
         _curves(stages, kept).savefig(files.made(".png"), dpi=144)
-    return Trained(model, task, report, kept, why, tuple(stages), files.finish())
+    return Trained(model, task, report, kept, why, temperature, tuple(stages), files.finish())
 
 
 class _Files:
@@ -247,7 +261,7 @@ class _Files:
         if self._key.is_file() and self._key.read_text() == key:
             return True
         if self._key.is_file():
-            shutil.rmtree(self.backup)
+            self._remove()
         self.backup.mkdir(exist_ok=True)
         self._key.write_text(key)
         return False
@@ -264,8 +278,18 @@ class _Files:
                 os.replace(made, file)
             else:
                 file.unlink(missing_ok=True)  # of an earlier training, whose other files have just been replaced
-        shutil.rmtree(self.backup)
+        self._remove()
         return tuple(file for file in self.all if file.exists())
+
+    def _remove(self):
+        """Remove the backup, the key last: what a killed process leaves of it is still known for what it is."""
+        for path in self.backup.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path != self._key:
+                path.unlink()
+        self._key.unlink()
+        self.backup.rmdir()
 
 
 def _stage(name, model, task, files, run):
@@ -306,6 +330,31 @@ def _decide(stages):
     )
 
 
+def _divide(model, report):
+    """Divide the logits by the temperature that fits a report best; gives it. The weights of the output take it in.
+
+    The labels are smoothed by the rule of succession: on easy photographs every validation image is right, and plain
+    temperature scaling would then make the model ever surer.
+    """
+    try:
+        temperature = evaluation.temperature(report.outputs, report.labels, smoothing=1 / (len(report) + 2))
+    except ValueError:  # it is no better than chance
+        return 1.0
+    output = model.get_layer(models.OUTPUT_LAYER)
+    output.set_weights([weight / temperature for weight in output.get_weights()])
+    return temperature
+
+
+def _divided(temperature):
+    """The sentence about the temperature."""
+    if temperature == 1:
+        return "The logits are left as they are: on the validation images no temperature helps."
+    return (
+        f"The logits are divided by {temperature:.3g}, so that the probabilities fit the validation images "
+        "(temperature scaling, Guo et al., 2017, with targets by Laplace's rule of succession). That changes no class."
+    )
+
+
 def _recipe(stages, settings, why):
     """How the model was trained, in words, for the card."""
     text = f"a linear probe on the frozen backbone (L2 penalty {stages[0]['history']['l2']:.3g})"
@@ -334,7 +383,7 @@ def _curves(stages, kept):
 
 
 @contextlib.contextmanager
-def _decoding_errors():
+def _tensorflow_errors():
     """Name the file that could not be decoded where TensorFlow reports the failure of a function, with its stack."""
     import tensorflow as tf
 
@@ -343,7 +392,8 @@ def _decoding_errors():
     except tf.errors.OpError as error:
         if found := re.search(r"DataError: (.*)", str(error)):
             raise DataError(found[1]) from None
-        raise RuntimeError(f"TensorFlow stopped ({type(error).__name__}): {error.message.splitlines()[0]}") from error
+        reason = next(iter(error.message.splitlines()), "no reason given")
+        raise RuntimeError(f"TensorFlow stopped ({type(error).__name__}): {reason}") from error
 
 
 # ------------------------------------------------------------------------------------------------------- the model file
@@ -353,13 +403,9 @@ def _facts(task, backbone):
     """What goes into the model file beside the network."""
     seen = {"train": task.train, "val": task.val}
     return {
-        "format": 1,
         "class_names": list(task.class_names),
-        "image_size": list(task.image_size),
-        "channels": task.channels,
-        "outputs": "logits",
         "backbone": backbone,
-        "seen": {side: [digest[:_DIGEST] for digest in part._digests or ()] for side, part in seen.items()},
+        "seen": {side: [digest[:_DIGEST] for digest in part.digests or ()] for side, part in seen.items()},
     }
 
 
@@ -380,22 +426,26 @@ def _how_to_use(file, task, keras_version):
     """The last section of the card: plain Keras is enough."""
     height, width = task.image_size
     quoted = json.dumps(file, ensure_ascii=False)
+    seen = "" if task.train.digests is None else _SEEN
     return f"""## How to use it
 
 Keras alone loads the file; no other package is needed. It was written with Keras {keras_version}; an older one may \
 not read it. The model takes raw pixels from 0 to 255, RGB, of shape (N, {height}, {width}, {task.channels}), and \
-gives logits. Whole images were resized to that shape, not cropped.
+gives logits. Whole images were turned as their EXIF block says and resized to that shape, not cropped.
 
-```python
+{seen}```python
 import json
 import zipfile
 
 import keras
+import numpy
+from PIL import Image, ImageOps
 
 model = keras.models.load_model({quoted})
 names = json.loads(zipfile.ZipFile({quoted}).read("{_METADATA}"))["{_KEY}"]["class_names"]
-image = keras.utils.load_img("photo.jpg", target_size=({height}, {width}), interpolation="bilinear")
-logits = model.predict(keras.utils.img_to_array(image)[None])
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+pixels = numpy.array(photo.resize(({width}, {height}), Image.Resampling.BILINEAR))
+logits = model.predict(pixels[None])
 print(dict(zip(names, keras.ops.convert_to_numpy(keras.ops.softmax(logits))[0])))
 ```
 """
@@ -425,10 +475,8 @@ class Classifier:
 
     Attributes:
         path: The file.
-        model: keras.Model; raw pixels 0–255, shape (N, height, width, channels), to logits (N, classes).
+        model: keras.Model; raw pixels 0–255, shape (N, height, width, 3), to logits (N, classes).
         class_names: One name a class, in the order of the logits.
-        image_size: (height, width) in pixels.
-        channels: 3.
         backbone: Name of the backbone.
         seen: ``{"train": …, "val": …}``: how the SHA-256 of the image files begins that the model was trained on, and
             of those that chose it.
@@ -437,10 +485,13 @@ class Classifier:
     path: Path
     model: object = field(repr=False)
     class_names: tuple
-    image_size: tuple
-    channels: int
     backbone: str
     seen: dict = field(repr=False)
+
+    @property
+    def image_size(self):
+        """(height, width) in pixels to which every image is resized."""
+        return self.model.input_shape[1:3]
 
     def predict(self, files, top=3, *, batch_size=64):
         """Name what image files show. The images are decoded as those of the training were.
@@ -467,15 +518,15 @@ class Classifier:
             problem = _why_no_file(path) or check.problem
             if not problem:
                 try:
-                    pixels.append(decode(path, self.image_size, self.channels))
+                    pixels.append(decode(path, self.image_size, _CHANNELS))
                 except DataError as error:
                     problem = f"cannot be decoded ({error.__cause__}); fetch it again or remove it"
             problems.append(problem)
         rows = iter(())
         if pixels:
-            logits = self.model.predict(np.stack(pixels).astype("float32"), verbose=0)
-            labels = np.zeros(len(logits), int)  # asked for its probabilities, never for its scores
-            rows = iter(evaluation.report(logits, labels, class_names=self.class_names).probabilities)
+            with _tensorflow_errors():
+                logits = self.model.predict(np.stack(pixels).astype("float32"), verbose=0)
+            rows = iter(softmax(logits.astype("float64"), axis=1))
         for file, problem in zip(files, problems):
             if problem:
                 yield Prediction(file, problem=problem)
@@ -511,20 +562,18 @@ class Classifier:
                 f"{folder} has classes that {self.path.name} does not know ({listed(unknown)}); it knows "
                 f"{listed(self.class_names, 30)}: rename the folders, or give one without them"
             )
-        labels, paths, digests, skipped, trained_on, chose = [], [], [], [], 0, 0
+        labels, paths, skipped, trained_on, chose = [], [], 0, 0, 0
         seen = {side: set(begins) for side, begins in self.seen.items()}
         for (name, path), check in zip(found, check_files([path for _, path in found])):
             if check.problem:
-                skipped.append(f"{path.relative_to(folder).as_posix()}: {check.problem}")
+                skipped += 1
+                log.note(f"skipped {path.relative_to(folder).as_posix()}: {check.problem}")
             elif check.digest[:_DIGEST] in seen["train"]:
                 trained_on += 1
             else:
                 chose += check.digest[:_DIGEST] in seen["val"]
                 labels.append(self.class_names.index(name))
                 paths.append(path)
-                digests.append(check.digest)
-        for text in skipped:
-            log.note(f"skipped {text}")
         if trained_on:
             log.note(f"left out {trained_on:,} images that the model was trained on")
         if chose:
@@ -532,22 +581,20 @@ class Classifier:
         if not labels:
             raise DataError(
                 f"no image of {folder} is left to measure on: {trained_on:,} of {len(found):,} were trained on, "
-                f"{len(skipped):,} cannot be read: give images that are new to the model"
+                f"{skipped:,} cannot be read: give images that are new to the model"
             )
-        examples = data.Examples(
-            np.array(labels, "int64"),
-            image_size=self.image_size,
-            channels=self.channels,
-            paths=paths,
-            digests=digests,
-        )
+        labels = np.array(labels, "int64")
+        examples = data.Examples(labels, image_size=self.image_size, channels=_CHANNELS, paths=paths)
         examples.split = "val" if chose else "test"
-        with _decoding_errors():
+        with _tensorflow_errors():
             return evaluation.evaluate(self.model, examples, class_names=self.class_names), log.notes
 
 
 def load(path):
-    """Open a model file that :func:`train` wrote. Keras' safe mode is on: a file cannot bring code of its own.
+    """Open a model file that :func:`train` wrote.
+
+    Keras' safe mode is on, which keeps a file from bringing code of its own. Ways around it have been found in earlier
+    releases of Keras: open only files of people whom you trust.
 
     Args:
         path: The ``.keras`` file.
@@ -579,16 +626,11 @@ def load(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = keras.models.load_model(path, compile=False)
-        return Classifier(
-            path=path,
-            model=model,
-            class_names=tuple(facts["class_names"]),
-            image_size=tuple(facts["image_size"]),
-            channels=facts["channels"],
-            backbone=facts["backbone"],
-            seen=facts["seen"],
-        )
+            model = keras.models.load_model(path, compile=False, safe_mode=True)
+        classifier = Classifier(path, model, tuple(facts["class_names"]), facts["backbone"], facts["seen"])
+        if (outputs := model.output_shape[-1]) != len(classifier.class_names):
+            raise ValueError(f"it gives {outputs} logits and names {len(classifier.class_names)} classes")
+        return classifier
     except Exception as error:  # Keras raises what a file makes it raise
         reason = (str(error).strip().splitlines() or ["no message"])[-1][:200]
         by = metadata.get("keras_version", "an unknown version")

@@ -26,12 +26,14 @@ def read_wav(path):
     """The samples of a recording: float64 in [−1, 1), shape (N,).
 
     Raises:
-        DataError: The file is no wav file, or not mono with 16 bits and 8,000 samples a second.
+        DataError: The file is no wav file or a part of one, or not mono with 16 bits and 8,000 samples a second.
     """
     try:
         with wave.open(str(path), "rb") as file:
             found = (file.getnchannels(), 8 * file.getsampwidth(), file.getframerate())
             samples = file.readframes(file.getnframes())
+            if 8 * len(samples) < file.getnframes() * found[0] * found[1]:
+                raise EOFError("it breaks off")
     except (wave.Error, EOFError, OSError) as error:
         raise DataError(f"cannot read {path} as a wav file ({error}): fetch it again") from error
     if found != (1, 16, RATE):
