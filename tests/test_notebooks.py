@@ -112,6 +112,32 @@ def ending(notebook, name):
     return problems + [f"exercise {label} has no solution" for label in exercises if label not in solved]
 
 
+def at_imagenet_scale(notebook, name):
+    """A section of this name before the exercises, with a box of three to six numbers of this very chapter."""
+    if not re.match(r"\d\d_", name):
+        return []  # a page beside the chapters
+    text = prose(notebook)
+    section = re.search(r"\n## At ImageNet scale\n(.*?)\n## Exercises\n", text, re.DOTALL)
+    if not section:
+        return ["no section “At ImageNet scale” stands before the exercises"]
+    problems = [] if "{glue} imagenet_scale" in section[1] else ["the section “At ImageNet scale” shows no box"]
+    calls = [
+        node
+        for cell in code(notebook)
+        for node in ast.walk(parsed(cell))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "at_imagenet_scale"
+    ]
+    if len(calls) != 1:
+        return [*problems, f"at_imagenet_scale is called {len(calls)} times, not once"]
+    chapter, numbers = map(ast.literal_eval, calls[0].args)
+    if chapter != name:
+        problems.append(f"the box is that of {chapter}")
+    if not 3 <= len(numbers) <= 6:
+        problems.append(f"the box has {len(numbers)} numbers, not 3 to 6")
+    missing = sorted({*numbers} - {*results.records_in(notebook)})
+    return problems + [f"the box has {key!r}, which the chapter does not record" for key in missing]
+
+
 def claims(notebook, name):
     """At least one claim, and every one held."""
     problems = [] if any("claim" in called(parsed(cell)) for cell in code(notebook)) else ["nothing is claimed"]
@@ -228,7 +254,7 @@ def no_paths(notebook, name):
 
 
 CLAUSES = (
-    *(opening, parameters, ending, claims, moving_figure),
+    *(opening, parameters, ending, at_imagenet_scale, claims, moving_figure),
     *(described_pictures, executed, ignored_numbers, no_paths),
 )
 
@@ -279,7 +305,7 @@ def test_every_glued_number_is_recorded():
     """The book would fail on a missing name only when it is built."""
     for path in NOTEBOOKS:
         notebook = nbformat.read(path, 4)
-        glued = set(re.findall(r"\{glue(?::\w+)?\}`([\w.-]+)", prose(notebook)))
+        glued = set(re.findall(r"\{glue(?::\w+)?\}[` ]([\w.-]+)", prose(notebook)))
         shown = {
             output.metadata["scrapbook"]["name"]
             for cell in code(notebook)
@@ -342,6 +368,15 @@ def sources(notebook):
 # --- the clauses can fail ---------------------------------------------------------------------------------------------
 
 
+def recorded(name):
+    kind = "application/papermill.record/"
+    return nbformat.v4.new_output(
+        "display_data",
+        data={f"{kind}text/plain": "0.5"},
+        metadata={"scrapbook": {"name": name, "mime_prefix": kind}},
+    )
+
+
 def sound():
     """A notebook of a few cells that keeps the contract."""
     v4 = nbformat.v4
@@ -367,7 +402,10 @@ def sound():
             'score = training.linear_probe(model, task).seconds\nrecord("score", score)',
             metadata={"tags": ["nbval-ignore-output"]},
         ),
-        v4.new_code_cell('rows = results.load("study")\nrecord("gain", rows["gain"])'),
+        v4.new_code_cell(
+            'rows = results.load("study")\nrecord("gain", rows["gain"])',
+            outputs=[recorded(name) for name in ("gain", "loss", "time")],
+        ),
         v4.new_code_cell(
             "plots.curves(history)",
             metadata={"mystnb": {"image": {"alt": "Two curves that fall with time."}}},
@@ -380,9 +418,11 @@ def sound():
             ],
         ),
         v4.new_code_cell(
-            'claim("it falls", True)', outputs=[v4.new_output("stream", name="stdout", text="✓ it falls\n")]
+            'record("imagenet_scale", at_imagenet_scale("00_x", {"gain": "a", "loss": "b", "time": "c"}))\n'
+            'claim("it falls", True)',
+            outputs=[v4.new_output("stream", name="stdout", text="✓ it falls\n")],
         ),
-        v4.new_markdown_cell(f"## Exercises\n\n{exercises}"),
+        v4.new_markdown_cell(f"## At ImageNet scale\n\n```{{glue}} imagenet_scale\n```\n\n## Exercises\n\n{exercises}"),
         v4.new_markdown_cell("## Summary\n\nMuch.\n\n## Further reading\n\n{cite:t}`one`"),
     ]
     notebook = v4.new_notebook(cells=cells)
@@ -429,6 +469,12 @@ DEFECTS = [
     (ending, replaced(9, "{cite:t}`one`", "a book")),
     (ending, replaced(8, ":label: x-3", "")),
     (ending, replaced(8, "{solution} x-2", "{solution} x-9")),
+    (at_imagenet_scale, replaced(8, "## At ImageNet scale", "## Larger")),
+    (at_imagenet_scale, replaced(8, "{glue} imagenet_scale", "{glue} gain")),
+    (at_imagenet_scale, replaced(7, '"00_x"', '"01_y"')),
+    (at_imagenet_scale, replaced(7, '"loss": "b", ', "")),
+    (at_imagenet_scale, replaced(7, '"loss"', '"lost"')),
+    (at_imagenet_scale, replaced(7, "at_imagenet_scale(", "dict(")),
     (claims, replaced(7, "claim", "print")),
     (claims, output(7, output_type="stream", name="stdout", text="✗ did not hold here: it rises\n")),
     (moving_figure, lambda notebook: notebook.cells[6].outputs.clear()),

@@ -141,6 +141,25 @@ def test_a_record_is_what_myst_nb_glues(tmp_path):
     assert glued["table_too"].data["text/html"] == "<table></table>"
 
 
+def test_claims_are_read_back_and_other_lines_are_not():
+    lines = ["✓ first\n✗ did not hold here: second\nprinted ✓ third\n", "✓ first\n"]
+    streams = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in lines]
+    warning = nbformat.v4.new_output("stream", name="stderr", text="✓ no claim\n")
+    assert results.claims_in(notebook_with(streams[0], glued("a", "1"), warning, streams[1])) == [
+        {"claim": "first", "held": True},
+        {"claim": "second", "held": False},
+        {"claim": "first", "held": True},
+    ]
+
+
+def test_what_claim_prints_is_what_is_read_back(capsys):
+    results.set_context(reference=False)
+    results.claim("it rises", True)
+    results.claim("it falls", False)
+    printed = nbformat.v4.new_output("stream", name="stdout", text=capsys.readouterr().out)
+    assert [row["held"] for row in results.claims_in(notebook_with(printed))] == [True, False]
+
+
 # --- the tolerance check ----------------------------------------------------------------------------------------------
 
 REFERENCE = {"01": {"accuracy": {"value": 0.9, "tolerance": 0.02}, "winner": {"value": "probe"}}}
@@ -251,9 +270,74 @@ def test_the_provenance_line_is_one_sentence():
     )
 
 
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [("Tesla T4", "(2 cores, Linux) and Tesla T4 with"), ("CPU", "(2 cores, Linux), without a GPU, with")],
+)
+def test_the_provenance_line_says_what_it_ran_on(device, words):
+    machine = {"cpu": "Some CPU", "cores": 2, "system": "Linux", "device": device}
+    result = {"command": "c", "date": "2026-11-23", "versions": {"python": "3.11.7"}, "machine": machine}
+    assert words in results.provenance_line(result)
+
+
 def test_the_stored_experiments_of_this_clone_can_be_read():
-    for path in results._stored_folders()[0].glob("*.json"):
+    for path in results._stored_folders()[0].rglob("*.json"):
         json.loads(path.read_text(encoding="utf-8"))
+
+
+# --- at ImageNet scale ------------------------------------------------------------------------------------------------
+
+NUMBERS = {"accuracy": "accuracy <of the probe>", "images": "images", "gap": "gap", "typo": "typo"}
+
+
+def kept(rows, **metrics):
+    origin = {"dataset": "photos", "images": 1234, "classes": 3, "backbone": "mobilenet_v2", "peak_mb": 2345}
+    results.save("full/01_a", rows, metrics=metrics, command="tlutils run 01_a", seconds=90, **origin)
+
+
+def test_without_a_stored_run_there_is_no_number(stored):
+    results.save("full/02_b", metrics={"accuracy": 0.5}, command="tlutils run 02_b")
+    box = results.at_imagenet_scale("01_a", NUMBERS)
+    assert str(box) == "Not run yet. To run it: `tlutils run 01_a --profile full --record`."
+    assert box._repr_html_() == (
+        "<p>Not run yet. To run it: <code>tlutils run 01_a --profile full --record</code>.</p>"
+    )
+
+
+def test_a_stored_run_is_a_table_its_claims_and_its_origin(stored):
+    claims = [("a < b", True), ("c < d", False), ("c < d", True), ("e", False)]
+    kept([{"claim": text, "held": held} for text, held in claims], accuracy=0.92849, images=1234, gap=1e-5)
+    box = results.at_imagenet_scale("01_a", NUMBERS)
+    lines = str(box).splitlines()
+    assert [line.split()[-1] for line in lines[1:5]] == ["0.928", "1,234", "1e-05", "recorded"]
+    assert lines[5] == (
+        "mobilenet_v2 on photos: 1,234 images, 3 classes; at most 2.3 GB of memory. "
+        "2 of 3 claims of the chapter did not hold there:"
+    )
+    assert lines[6:8] == ["- c < d", "- e"]
+    assert lines[8] == results.provenance_line(results.load("full/01_a"))
+    page = box._repr_html_()
+    assert "accuracy &lt;of the probe&gt;" in page and "<li>c &lt; d</li><li>e</li>" in page
+    assert "<code>tlutils run 01_a</code>" in page
+
+
+def test_where_all_claims_held_it_says_so(stored):
+    kept([{"claim": "a", "held": True}, {"claim": "b", "held": True}], accuracy=1)
+    page = results.at_imagenet_scale("01_a", NUMBERS)._repr_html_()
+    assert "All 2 claims of the chapter held there." in page and "<ul>" not in page
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((0.0, "0.000"), (-0.05649, "-0.056"), (1.2345, "1.23"), (-12.345, "-12.3"), (1234.5, "1,234"), (7, "7")),
+        *((1_000_000, "1,000,000"), ("none", "none"), (float("nan"), "nan"), (0.0004, "4e-04"), (True, "True")),
+    ],
+)
+def test_numbers_are_shown_with_about_three_digits(stored, value, text):
+    kept([], value=value)
+    box = results.at_imagenet_scale("01_a", {"value": "it"})
+    assert str(box).splitlines()[1].split() == ["it", text]
 
 
 def test_importing_it_loads_nothing_heavy():

@@ -221,6 +221,80 @@ def test_ctrl_c_ends_everything_and_exits_130(tmp_path):
     assert all(gone(pid) for pid in pids)
 
 
+# --- recording what ran at ImageNet scale -----------------------------------------------------------------------------
+
+CLAIMS = """
+from tlutils import results
+results.set_context(reference=False)
+results.claim("Transfer beats scratch.", True)
+results.claim("More is better.", False)
+results.record("accuracy", 0.9285)
+"""
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """The place of the stored experiments of a clone."""
+    place = tmp_path / "clone" / "book" / "results"
+    place.mkdir(parents=True)
+    monkeypatch.setattr(results, "_stored_folders", lambda: (place, tmp_path / "package"))
+    return place
+
+
+def test_what_a_notebook_measured_at_imagenet_scale_comes_back(tmp_path, stored, folder):
+    folder.fill("train/ants", 5).fill("train/bees", 4).fill("val/ants", 2).fill("val/bees", 3)
+    device = "print('Running on the GPU (Tesla T4), mixed precision; seed 3.')"
+    good = write_notebook(tmp_path / "01_good.ipynb", device, CLAIMS)
+    bad = write_notebook(tmp_path / "02_bad.ipynb", device, CLAIMS, "1 / 0")
+    parameters = {"PROFILE": "full", "SEED": 3, "DATASET": str(folder.path), "BACKBONE": "mobilenet_v2"}
+    outcomes = runner.run([good, bad], tmp_path / "out", parameters, record=True)
+    assert [outcome.status for outcome in outcomes] == ["ok", "failed"]
+    (path,) = stored.rglob("*.json")
+    assert path == stored / "full" / "01_good.json"
+    text = path.read_text(encoding="utf-8")
+    assert str(tmp_path) not in text and str(Path.home()) not in text
+
+    found = results.load("full/01_good")
+    assert found["metrics"] == {"accuracy": 0.9285}
+    assert found["rows"] == [
+        {"claim": "Transfer beats scratch.", "held": True},
+        {"claim": "More is better.", "held": False},
+    ]
+    assert (found["dataset"], found["images"], found["classes"]) == ("photos", 14, 2)
+    assert found["backbone"] == "mobilenet_v2" and found["machine"] == results.machine() | {"device": "Tesla T4"}
+    assert found["seconds"] == round(outcomes[0].seconds, 1) and found["peak_mb"] == round(outcomes[0].peak_mb)
+    options = "--profile full --seed 3 --dataset photos --backbone mobilenet_v2"
+    assert found["command"] == f"tlutils run 01_good {options} --record"
+
+    shown = str(results.at_imagenet_scale("01_good", {"accuracy": "of the probe"}))
+    assert "0.928" in shown and "1 of 2 claims of the chapter did not hold there:\n- More is better.\n" in shown
+    assert "Not run yet." in str(results.at_imagenet_scale("02_bad", {"accuracy": "of the probe"}))
+
+
+def test_the_defaults_of_the_full_profile_are_stored_by_name(tmp_path, stored, monkeypatch):
+    monkeypatch.setitem(runner.runtime.BUDGETS["full"], "dataset", "patterns")  # comes with the package
+    path = write_notebook(tmp_path / "01_good.ipynb", CLAIMS)
+    runner.run([path], tmp_path / "out", {"PROFILE": "full"}, record=True)
+    found = results.load("full/01_good")
+    assert (found["dataset"], found["backbone"]) == ("patterns", "mobilenet_v2")
+    assert found["machine"]["device"] is None, "it did not say on what it ran"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({}, "full profile"),
+        ({"PROFILE": "quick", "BACKBONE": "mobilenet_v2"}, "full profile"),
+        ({"PROFILE": "full", "BACKBONE": "pocket_vgg"}, "pocket_vgg has no ImageNet weights"),
+    ],
+)
+def test_nothing_else_is_recorded(tmp_path, stored, parameters, words):
+    path = write_notebook(tmp_path / "01_good.ipynb", CLAIMS)
+    with pytest.raises(runner.UsageError, match=words):
+        runner.run([path], tmp_path / "out", parameters, record=True)
+    assert not [*stored.iterdir()] and not (tmp_path / "out").exists()
+
+
 def test_the_output_folder_may_not_be_that_of_the_notebooks(tmp_path):
     path = write_notebook(tmp_path / "01_a.ipynb", "1")
     with pytest.raises(runner.UsageError, match="would overwrite"):

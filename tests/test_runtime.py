@@ -216,6 +216,14 @@ def test_a_gpu_is_used_with_its_memory_shared_and_mixed_precision_where_that_gai
     assert asked.visible == []
 
 
+@pytest.mark.parametrize("mixed", [True, False])
+@pytest.mark.parametrize("device", ["CPU", "GPU", "Tesla T4", "Radeon (TM) Pro"])
+def test_the_device_is_read_back_from_what_was_printed(device, mixed):
+    found = runtime.Runtime("CPU" if device == "CPU" else "GPU", device, 3, mixed)
+    assert runtime.Runtime.device_name_in(["Running on the GPU of a friend", str(found), "more"]) == device
+    assert runtime.Runtime.device_name_in(["Running on the GPU of a friend"]) is None
+
+
 def test_an_old_gpu_computes_in_single_precision(machine):
     import keras
 

@@ -25,6 +25,7 @@ _MODULES = (
     "models",
     "photos",
     "plots",
+    "recipes",
     "reference",
     "results",
     "runner",

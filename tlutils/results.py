@@ -2,7 +2,8 @@
 
 A notebook calls :func:`record` for each number that the prose quotes and :func:`claim` for each statement that must
 hold. The book glues the recorded numbers, and the checks compare them with committed references (:func:`check`).
-Studies that take longer than a chapter are stored with their origin by :func:`save` and read back by :func:`load`.
+Studies that take longer than a chapter are stored with their origin by :func:`save` and read back by :func:`load`. So
+is what a chapter measured with ImageNet networks, which it shows by :func:`at_imagenet_scale`.
 """
 
 import ast
@@ -13,8 +14,11 @@ import os
 import platform
 import re
 import sys
+from html import escape
 from importlib import metadata
 from pathlib import Path
+
+from tlutils import tables
 
 # How myst_nb's glue marks a value that is stored but not shown. Importing myst_nb for this one string would pull Sphinx
 # into every notebook.
@@ -22,6 +26,7 @@ _GLUE_PREFIX = "application/papermill.record/"
 _PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn")
 _DISTRIBUTIONS = {"tensorflow": ("tensorflow", "tensorflow-cpu")}
 _TITLES = {"tensorflow": "TensorFlow", "keras": "Keras", "numpy": "NumPy"}
+_HELD, _NOT_HELD = "✓ ", "✗ did not hold here: "  # how a printed claim begins
 
 _context = {"reference": True}
 
@@ -51,11 +56,11 @@ def claim(statement, holds):
         ClaimError: The statement is false in the reference set-up (see :func:`set_context`).
     """
     if holds:
-        print(f"✓ {statement}")
+        print(f"{_HELD}{statement}")
     elif _context["reference"]:
         raise ClaimError(f"this claim did not hold: {statement}")
     else:
-        print(f"✗ did not hold here: {statement}")
+        print(f"{_NOT_HELD}{statement}")
 
 
 def record(name, value):
@@ -106,21 +111,47 @@ def records_in(notebook):
     Raises:
         ValueError: Two outputs carry the same name, so that the book would not know which one to quote.
     """
+    records = {}
+    for output in _outputs(notebook):
+        name = output.get("metadata", {}).get("scrapbook", {}).get("name")
+        if name is None:
+            continue
+        if name in records:
+            raise ValueError(f"{name!r} is recorded twice; give each recorded value a name of its own")
+        if set(output.data) == {f"{_GLUE_PREFIX}text/plain"}:
+            records[name] = _parse(output.data[f"{_GLUE_PREFIX}text/plain"])
+    return records
+
+
+def printed_in(notebook):
+    """Read back what an executed notebook, a path or one read by nbformat, printed: a list of lines."""
+    streams = (output.text for output in _outputs(notebook) if output.get("name") == "stdout")
+    return [line for text in streams for line in text.splitlines()]
+
+
+def claims_in(notebook):
+    """Read back what an executed notebook claimed (:func:`claim`).
+
+    Args:
+        notebook: A path, or a notebook read by nbformat.
+
+    Returns:
+        list: ``{"claim": statement, "held": bool}``, in the order in which they were made.
+    """
+    return [
+        {"claim": line.removeprefix(start), "held": start == _HELD}
+        for line in printed_in(notebook)
+        for start in (_HELD, _NOT_HELD)
+        if line.startswith(start)
+    ]
+
+
+def _outputs(notebook):
     if isinstance(notebook, (str, os.PathLike)):
         import nbformat
 
         notebook = nbformat.read(notebook, 4)
-    records = {}
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            name = output.get("metadata", {}).get("scrapbook", {}).get("name")
-            if name is None:
-                continue
-            if name in records:
-                raise ValueError(f"{name!r} is recorded twice; give each recorded value a name of its own")
-            if set(output.data) == {f"{_GLUE_PREFIX}text/plain"}:
-                records[name] = _parse(output.data[f"{_GLUE_PREFIX}text/plain"])
-    return records
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
 def check(records, reference):
@@ -159,15 +190,16 @@ def check(records, reference):
     return problems
 
 
-def save(name, rows=None, *, metrics=None, command, seconds=None):
+def save(name, rows=None, *, metrics=None, command, seconds=None, **origin):
     """Store an experiment in ``book/results/NAME.json`` together with where it comes from.
 
     Args:
-        name (str): File name without ``.json``.
+        name (str): File name without ``.json``; it may begin with a folder, as in ``"full/01_first_transfer"``.
         rows (list): One dict a measurement, such as ``{"method": "probe", "labels_per_class": 5, "seed": 0, …}``.
         metrics (dict): Single values, by name.
         command (str): What a reader types to measure it again, such as ``"make experiments"``.
         seconds (float): How long it took.
+        origin: Whatever else there is to say about where it comes from, such as ``backbone="mobilenet_v2"``.
 
     Returns:
         Path: The file.
@@ -176,11 +208,7 @@ def save(name, rows=None, *, metrics=None, command, seconds=None):
         FileNotFoundError: This is an installed copy without the book's ``book/results`` folder.
         TypeError: A value is no number, string, list or dict (NumPy's are converted).
     """
-    folder = _stored_folders()[0]
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder} does not exist: experiments are stored in a clone of the book, not in a package"
-        )
+    path = folder() / f"{name}.json"
     head = {
         "name": name,
         "command": command,
@@ -188,15 +216,26 @@ def save(name, rows=None, *, metrics=None, command, seconds=None):
         "seconds": None if seconds is None else round(seconds, 1),
         "versions": versions(),
         "machine": machine(),
+        **origin,
         "metrics": metrics or {},
     }
     text = json.dumps(head, indent=1, ensure_ascii=False, default=_storable)
     # one row a line, so that a diff shows which measurements changed
     lines = ",\n".join("  " + json.dumps(row, ensure_ascii=False, default=_storable) for row in rows or [])
     text = text.removesuffix("\n}") + ',\n "rows": [' + (f"\n{lines}\n " if lines else "") + "]\n}\n"
-    path = folder / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
     write_text(path, text)
     return path
+
+
+def folder():
+    """Return the clone's folder of stored experiments, ``book/results``; FileNotFoundError in an installed copy."""
+    own = _stored_folders()[0]
+    if not own.is_dir():
+        raise FileNotFoundError(
+            f"{own} does not exist: experiments are stored in a clone of the book, not in a package"
+        )
+    return own
 
 
 def write_text(path, text):
@@ -215,7 +254,7 @@ def load(name):
     Raises:
         ValueError: No experiment has this name; the message suggests the nearest one.
     """
-    files = {path.stem: path for folder in reversed(_stored_folders()) for path in sorted(folder.glob("*.json"))}
+    files = _stored_files()
     if name not in files:
         near = difflib.get_close_matches(name, files, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(files)) or 'none'}"
@@ -230,10 +269,63 @@ def provenance_line(result):
     seconds = result.get("seconds")
     duration = "" if seconds is None else f", {seconds:.0f} s" if seconds < 120 else f", {seconds / 60:.0f} minutes"
     cores = f"{machine['cores']} core{'s' if machine['cores'] != 1 else ''}"
+    device = machine.get("device")  # only runs that may use a GPU say what they used
+    gpu = "" if device is None else ", without a GPU," if device == "CPU" else f" and {device}"
     return (
-        f"Measured on {machine['cpu']} ({cores}, {machine['system']}) with Python {versions['python']}"
+        f"Measured on {machine['cpu']} ({cores}, {machine['system']}){gpu} with Python {versions['python']}"
         f"{', ' + software if software else ''}: `{result['command']}`, {result['date']}{duration}."
     )
+
+
+def at_imagenet_scale(chapter, numbers):
+    """Show what a chapter measured with an ImageNet network, as ``tlutils run NN --profile full --record`` stored it.
+
+    It shows the stored run and never the one it is called in, so that a chapter's box says the same in every profile.
+
+    Args:
+        chapter (str): The notebook's name, such as ``"01_first_transfer"``.
+        numbers (dict): Name of a recorded number to what it is, in words.
+
+    Returns:
+        Something to :func:`record`: a table of the numbers, the claims of the chapter that did not hold there, and the
+        origin; without a stored run the sentence "Not run yet." and how to run it, and no number.
+    """
+    name = f"full/{chapter}"
+    if name not in _stored_files():
+        return _Box((), (), (), f"Not run yet. To run it: `tlutils run {chapter} --profile full --record`.")
+    stored = load(name)
+    metrics, claims = stored["metrics"], {row["claim"] for row in stored["rows"]}
+    failed = list(dict.fromkeys(row["claim"] for row in stored["rows"] if not row["held"]))
+    rows = [(words, _shown(metrics[key]) if key in metrics else "not recorded") for key, words in numbers.items()]
+    if failed:
+        verdict = f"{len(failed)} of {len(claims)} claims of the chapter did not hold there:"
+    else:
+        verdict = f"All {len(claims)} claims of the chapter held there."
+    setup = (
+        f"{stored['backbone']} on {stored['dataset']}: {stored['images']:,} images, {stored['classes']} classes; "
+        f"at most {stored['peak_mb'] / 1000:.1f} GB of memory. {verdict}"
+    )
+    return _Box(("number", "at ImageNet scale"), rows, failed, setup, provenance_line(stored))
+
+
+class _Box:
+    """A table, a list and sentences around it, for a terminal and for a page; `code` stands between backticks."""
+
+    def __init__(self, heading, rows, items, before, after=""):
+        self.heading, self.rows, self.items, self.before, self.after = heading, rows, items, before, after
+
+    def __repr__(self):
+        table = [tables.as_text(self.heading, self.rows, "")] if self.rows else []
+        return "\n".join([*table, self.before, *(f"- {item}" for item in self.items), *filter(None, [self.after])])
+
+    def _repr_html_(self):
+        table = tables.as_html(self.heading, self.rows, "") if self.rows else ""
+        items = f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in self.items)}</ul>" if self.items else ""
+        before, after = (
+            re.sub("`(.*?)`", r"<code>\1</code>", f"<p>{escape(text)}</p>") if text else ""
+            for text in (self.before, self.after)
+        )
+        return table + before + items + after
 
 
 def versions():
@@ -266,6 +358,27 @@ def _stored_folders():
     """Folders that may hold stored experiments; the first one, the clone's own, wins."""
     package = Path(__file__).parent
     return package.parent / "book" / "results", package / "stored"
+
+
+def _stored_files():
+    """Name to path of every stored experiment: ``"first_transfer"``, ``"full/01_first_transfer"``."""
+    return {
+        path.relative_to(stored).with_suffix("").as_posix(): path
+        for stored in reversed(_stored_folders())
+        for path in sorted(stored.rglob("*.json"))
+    }
+
+
+def _shown(value):
+    """A recorded value for a reader: whole numbers in full, others with about three digits."""
+    if not _is_number(value):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    size = abs(value)
+    if 0 < size < 5e-4:
+        return f"{value:.0e}"
+    return f"{value:,.{3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0}f}"
 
 
 def _plain(value):

@@ -14,16 +14,18 @@ import json
 import multiprocessing
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import nbformat
 import psutil
 
-from tlutils import results
+from tlutils import results, runtime
 
 TIMEOUT = {"quick": 300, "full": 1800}  # seconds a cell
 
@@ -122,7 +124,7 @@ def suggestion(name, known):
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
-def run(paths, out, parameters=None, *, jobs=1, timeout=None, report=None):
+def run(paths, out, parameters=None, *, jobs=1, timeout=None, report=None, record=False):
     """Execute notebooks and keep the executed copies.
 
     Args:
@@ -133,13 +135,17 @@ def run(paths, out, parameters=None, *, jobs=1, timeout=None, report=None):
         jobs (int): Notebooks to run at the same time. They share the processor's cores between them.
         timeout (int): Seconds a single cell may take; by default :data:`TIMEOUT` of the profile.
         report (callable): Called with the list of outcomes after every change and at least every few seconds.
+        record (bool): Store what each notebook recorded and claimed in ``book/results/full``, as soon as it has
+            succeeded. :func:`tlutils.results.at_imagenet_scale` shows it.
 
     Returns:
         list: An :class:`Outcome` a notebook, in the order of ``paths``.
 
     Raises:
         UsageError: ``out`` is the folder of one of the notebooks, which would be overwritten, or holds one of the same
-            name that no earlier run has written.
+            name that no earlier run has written. With ``record``: this is not the full profile, the backbone is one of
+            the pocket zoo, or the images cannot be loaded.
+        FileNotFoundError: With ``record``: this is an installed copy, not a clone of the book.
     """
     parameters = parameters or {}
     out = Path(out).resolve()
@@ -148,6 +154,7 @@ def run(paths, out, parameters=None, *, jobs=1, timeout=None, report=None):
     foreign = [path.name for path in paths if (out / path.name).exists()]
     if foreign and not (out / "report.json").is_file():
         raise UsageError(f"{out} holds a {foreign[0]} that no earlier run has written; choose another folder")
+    origin = _origin(parameters) if record else None
     out.mkdir(parents=True, exist_ok=True)
     profile = parameters.get("PROFILE", "quick")
     timeout = timeout or TIMEOUT[profile]
@@ -171,6 +178,9 @@ def run(paths, out, parameters=None, *, jobs=1, timeout=None, report=None):
                 path, outcome = waiting.pop(0)
                 running.append(_Worker(path.resolve(), outcome, parameters, timeout, environment))
             changed = [worker.poll() for worker in running]
+            for worker in running:
+                if record and worker.outcome.status == "ok":
+                    _record(worker.outcome, parameters, origin)
             running = [worker for worker in running if worker.outcome.status == "running"]
             report(outcomes)
             if not any(changed):
@@ -180,6 +190,48 @@ def run(paths, out, parameters=None, *, jobs=1, timeout=None, report=None):
             worker.end()
     _write_report(out / "report.json", outcomes, parameters, profile)
     return outcomes
+
+
+def _origin(parameters):
+    """What a run at ImageNet scale runs on; a UsageError where it is no such run, or where nothing could be stored."""
+    from tlutils import data
+
+    if parameters.get("PROFILE") != "full":
+        raise UsageError("only results at ImageNet scale are recorded: choose the full profile (--profile full)")
+    chosen = runtime.BUDGETS["full"]
+    dataset = parameters.get("DATASET") or chosen["dataset"]
+    backbone = parameters.get("BACKBONE") or chosen["backbone"]
+    if backbone.startswith("pocket_"):
+        raise UsageError(f"only results at ImageNet scale are recorded, and {backbone} has no ImageNet weights")
+    results.folder()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", data.DataWarning)  # the notebooks give them
+            task = data.load(dataset)
+    except data.DataError as error:
+        raise UsageError(str(error)) from None
+    images = sum(len(part) for part in (task.train, task.val, task.test) if part is not None)
+    # of a folder only its name: where it lies on the reader's machine is nobody's business
+    return {"dataset": Path(dataset).name, "images": images, "classes": task.num_classes, "backbone": backbone}
+
+
+def _record(outcome, parameters, origin):
+    """Store what a notebook recorded and claimed at ImageNet scale."""
+    notebook = nbformat.read(outcome.output, 4)
+    given = {name.lower(): str(value) for name, value in parameters.items()}
+    if "dataset" in given:
+        given["dataset"] = origin["dataset"]
+    options = [word for name, value in given.items() for word in (f"--{name}", value)]
+    results.save(
+        f"full/{outcome.notebook}",
+        results.claims_in(notebook),
+        metrics=outcome.records,
+        command=shlex.join(["tlutils", "run", outcome.notebook, *options, "--record"]),
+        seconds=outcome.seconds,
+        machine=results.machine() | {"device": runtime.Runtime.device_name_in(results.printed_in(notebook))},
+        peak_mb=round(outcome.peak_mb),
+        **origin,
+    )
 
 
 def update(paths, outcomes):

@@ -2,12 +2,36 @@
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 COLAB_MENU = "Runtime → Change runtime type → T4 GPU"
+# What each profile runs with, where the reader has no data set or backbone of their own; see Profile.
+BUDGETS = {
+    "quick": {
+        "dataset": "digits",
+        "backbone": "pocket_resnet",
+        "image_size": None,
+        "epochs": 60,
+        "learning_rate": 3e-3,
+        "scratch_epochs": 150,
+        "scratch_learning_rate": 1e-2,
+        "batch_size": 32,
+    },
+    "full": {
+        "dataset": "flowers",
+        "backbone": "mobilenet_v2",
+        "image_size": None,
+        "epochs": 10,
+        "learning_rate": 1e-4,
+        "scratch_epochs": 30,
+        "scratch_learning_rate": 1e-3,
+        "batch_size": 32,
+    },
+}
 
 
 class GPURequiredError(RuntimeError):
@@ -34,6 +58,13 @@ class Runtime:
         precision = ", mixed precision" if self.mixed_precision else ""
         name = "" if self.device_name == self.device else f" ({self.device_name})"
         return f"Running on the {self.device}{name}{precision}; seed {self.seed}."
+
+    @staticmethod
+    def device_name_in(lines):
+        """Return the ``device_name`` of a Runtime that was printed among some lines; None where none was."""
+        printed = re.compile(r"Running on the (CPU|GPU)(?: \((.*)\))?(?:, mixed precision)?; seed \d+\.")
+        found = next(filter(None, map(printed.fullmatch, lines)), None)
+        return found and (found[2] or found[1])
 
 
 @dataclass(frozen=True)
@@ -84,35 +115,13 @@ def profile(name="quick", dataset=None, backbone=None, seed=0):
     Raises:
         ValueError: ``name`` is neither.
     """
-    budgets = {
-        "quick": {
-            "dataset": "digits",
-            "backbone": "pocket_resnet",
-            "image_size": None,
-            "epochs": 60,
-            "learning_rate": 3e-3,
-            "scratch_epochs": 150,
-            "scratch_learning_rate": 1e-2,
-            "batch_size": 32,
-        },
-        "full": {
-            "dataset": "flowers",
-            "backbone": "mobilenet_v2",
-            "image_size": None,
-            "epochs": 10,
-            "learning_rate": 1e-4,
-            "scratch_epochs": 30,
-            "scratch_learning_rate": 1e-3,
-            "batch_size": 32,
-        },
-    }
-    if name not in budgets:
+    if name not in BUDGETS:
         raise ValueError(f"the profile must be 'quick' or 'full', not {name!r}")
     from tlutils import results
 
     reference = name == "quick" and dataset is None and backbone is None and seed == 0
     results.set_context(reference=reference)
-    chosen = budgets[name] | {k: v for k, v in {"dataset": dataset, "backbone": backbone}.items() if v is not None}
+    chosen = BUDGETS[name] | {k: v for k, v in {"dataset": dataset, "backbone": backbone}.items() if v is not None}
     return Profile(name=name, reference=reference, **chosen)
 
 
