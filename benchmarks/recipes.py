@@ -71,7 +71,8 @@ def classic(backbone, task, seed, done):
 
     keras.utils.set_random_seed(seed)
     model = recipes.classic(backbone, task.num_classes, preprocess=True)
-    model.fit(task.train.batches(32, shuffle=True, seed=seed), epochs=10, verbose=0)
+    batches = task.train.batches(32, shuffle=True, seed=seed)
+    model.fit(batches, epochs=10, shuffle=False, verbose=0)
     done("classic", model, from_logits=False)
 
 
