@@ -82,4 +82,4 @@ def test_the_package_passes_its_tests(python):
 
 @pytest.mark.timeout(3600)
 def test_the_claims_of_the_chapters_hold(python, tmp_path):
-    run(python.with_name("tlutils"), "run", "--out", tmp_path)
+    run(python.with_name("tlutils"), "run", "--jobs", "2", "--out", tmp_path)
