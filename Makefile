@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 NBVAL  := --nbval --nbval-current-env --nbval-cell-timeout=300 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
-.PHONY: book test test-slow test-all notebooks experiments html serve full zoo zoo-sources benchmarks lint clean
+.PHONY: book test test-slow test-all notebooks experiments html pdf zip serve full zoo zoo-sources benchmarks lint clean
 
 book: $(READY)  ## run every chapter on this machine and render the book into _build/html
 	$(BIN)/tlutils run --jobs 2 --out _build/notebooks
@@ -31,6 +31,18 @@ experiments: $(READY)  ## measure the many-seed tables again (book/results)
 
 html: $(READY)  ## render the committed outputs
 	$(BIN)/python scripts/build_book.py
+
+pdf: html  ## the whole book as one PDF, _build/transfer-learning.pdf; needs Chromium
+	$(BIN)/python scripts/print_book.py pdf
+
+zip: html  ## the rendered book to read without a network, _build/transfer-learning.zip
+	$(BIN)/python scripts/print_book.py zip
+
+student: $(READY)  ## the chapters for a course: exercises with their checks and no solution, in _build/student
+	$(BIN)/python scripts/courses.py student
+
+instructor: $(READY)  ## the same with solutions, marking scheme and nbgrader's metadata, in _build/instructor
+	$(BIN)/python scripts/courses.py instructor
 
 serve: $(READY)  ## look at the book at http://localhost:8000
 	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html

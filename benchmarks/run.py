@@ -25,6 +25,7 @@ PARTS = {
     "f": "startup",
     "g": "notebooks",
     "h": "diagnose",
+    "k": "pages",
 }
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- results: written by run.py -->\n", "<!-- end of results -->\n"

@@ -8,7 +8,10 @@ The sources are copied to ``_build/source`` and rendered there, so no tracked fi
 """
 
 import argparse
+import base64
 import html
+import json
+import math
 import os
 import posixpath
 import re
@@ -60,34 +63,52 @@ def build(notebooks, out):
     if run.returncode or not (rendered / f"{LANDING}.html").is_file():
         raise BookError("the book has warnings (above), and a warning is an error here")
     shutil.move(rendered, target)
+    for name in pages():  # a list of references is a list; docutils' role for its items has been withdrawn
+        file = target / f"{name}.html"
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace('role="doc-biblioentry"', 'role="listitem"'), encoding="utf-8")
     page = (target / f"{LANDING}.html").read_text(encoding="utf-8")
     (target / "index.html").write_text(rebase(page, posixpath.dirname(LANDING)), encoding="utf-8")
+    for name in chapters():  # what "download" on a page gives: the notebook as it was run
+        shutil.copyfile(executed(notebooks, name), target / "_sources" / f"{name}.ipynb")
     return target / "index.html"
 
 
 def stage(notebooks, source):
-    """Copy what the book is made of to ``source`` and draw the landing page's figure there."""
-    chapters = [name for name in pages() if name.startswith("notebooks/")]
-    missing = [name for name in chapters if not (notebooks / f"{posixpath.basename(name)}.ipynb").is_file()]
+    """Copy what the book is made of to ``source``; the moving figures and the chapter map are made there."""
+    missing = [name for name in chapters() if not executed(notebooks, name).is_file()]
     if missing:
         raise BookError(
             f"{notebooks} lacks {', '.join(posixpath.basename(name) for name in missing)} (.ipynb); "
             f"run the notebooks first: tlutils run --out {notebooks}"
         )
     (source / "notebooks").mkdir(parents=True)
-    for name in chapters:
-        text = (notebooks / f"{posixpath.basename(name)}.ipynb").read_text(encoding="utf-8")
-        (source / f"{name}.ipynb").write_text(text.replace(REMOTE_BADGE, LOCAL_BADGE), encoding="utf-8")
-    shutil.copytree(ROOT / "book", source / "book")
+    for name in chapters():
+        text = executed(notebooks, name).read_text(encoding="utf-8")
+        notebook = with_plain_figures(json.loads(text.replace(REMOTE_BADGE, LOCAL_BADGE)), name)
+        (source / f"{name}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copyfile(ROOT / name, source / name)
     (source / "book" / "landing_figure.html").write_text(landing_figure(), encoding="utf-8")
+    landing = source / f"{LANDING}.md"
+    landing.write_text(with_times(landing.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def pages():
     """Return the names of all pages of the book, in reading order, as ``_toc.yml`` lists them."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+def chapters():
+    """Return the names of the pages that are notebooks."""
+    return [name for name in pages() if name.startswith("notebooks/")]
+
+
+def executed(notebooks, name):
+    """Return the path of a chapter in a folder of executed notebooks."""
+    return notebooks / f"{posixpath.basename(name)}.ipynb"
 
 
 def rebase(page, folder):
@@ -107,7 +128,97 @@ def rebase(page, folder):
     return re.sub(r'(?P<attribute>\b(?:href|src|action|data-content_root))="(?P<url>[^"]*)"', moved, page)
 
 
-# --- the landing page's figure ----------------------------------------------------------------------------------------
+# --- figures that move ------------------------------------------------------------------------------------------------
+
+_STATE = "application/vnd.jupyter.widget-state+json"
+_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def with_plain_figures(notebook, name):
+    """Return a notebook whose live figures are plain HTML with a native range input.
+
+    In Jupyter and Colab a live figure is a tree of widgets. A page needs four megabytes of scripts to show such a tree,
+    and shows nothing without them. A range input needs none, prints, and works with a keyboard as it is.
+
+    Args:
+        notebook (dict): The chapter, as JSON; changed in place.
+        name (str): The chapter's name, for errors.
+
+    Raises:
+        BookError: A widget is something else than a figure of ``tlutils.explore``.
+    """
+    state = notebook["metadata"].pop("widgets", {}).get(_STATE, {}).get("state", {})
+    number = 0
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            view = output.get("data", {}).get(_VIEW)
+            if view is None:
+                continue
+            number += 1
+            try:
+                figure = plain_figure(state, view["model_id"], f"tl-{number}")
+            except (KeyError, IndexError, ValueError, TypeError) as error:
+                raise BookError(
+                    f"widget {number} of {name} is no figure of tlutils.explore ({error!r}); "
+                    "a page has no kernel behind it, so it can show no other widget"
+                ) from error
+            output["data"] = {"text/html": figure}
+    return notebook
+
+
+def plain_figure(state, model, label):
+    """Return one live figure as HTML, from the widgets' state that is stored in the notebook."""
+
+    def children(model):
+        return [child.removeprefix("IPY_MODEL_") for child in state[model]["state"]["children"]]
+
+    row, stack = children(model)
+    controls = [state[child] for child in children(row)]
+    (slider,) = (control["state"] for control in controls if control["model_name"].endswith("SliderModel"))
+    pictures = [state[child] for child in children(stack)]
+    return figure_html(
+        [(p["state"]["format"], p["buffers"][0]["data"], p["state"]["tooltip"]) for p in pictures],
+        slider.get("_options_labels") or [str(number) for number in range(len(pictures))],
+        slider["description"],
+        start=state[stack]["state"]["selected_index"],
+        play=any(control["model_name"] == "PlayModel" for control in controls),
+        label=label,
+    )
+
+
+def figure_html(pictures, positions, description, *, label, start=0, still=None, play=False, caption=""):
+    """Return a figure that moves, as HTML; ``live.js`` starts it.
+
+    Args:
+        pictures (list): Format, base64 and alternative text of each picture.
+        positions (list): What the slider reads at each.
+        description (str): What the slider changes.
+        label (str): The input's id on its page.
+        start (int): The position shown first.
+        still (int): The one shown without JavaScript, ``start`` by default.
+        play (bool): Whether there is a button that runs through the pictures.
+        caption (str): HTML below the picture.
+    """
+    still = start if still is None else still
+    images = "\n".join(
+        f'<img src="data:image/{kind};base64,{data}" alt="{html.escape(alt)}"'
+        f' data-label="{html.escape(position)}"{"" if number == still else " hidden"}>'
+        for number, ((kind, data, alt), position) in enumerate(zip(pictures, positions, strict=True))
+    )
+    button = '<button type="button">Play</button>\n' if play else ""
+    return f"""<figure class="tl-live">
+<div class="tl-control" hidden>
+{button}<label for="{label}">{html.escape(description)}</label>
+<input id="{label}" type="range" min="0" max="{len(pictures) - 1}" step="1" value="{start}" autocomplete="off">
+<output for="{label}" style="min-width: {max(map(len, positions))}ch">{html.escape(positions[start])}</output>
+</div>
+{images}
+{f"<figcaption>{caption}</figcaption>" if caption else ""}
+</figure>
+"""
+
+
+# --- the landing page -------------------------------------------------------------------------------------------------
 
 # Plain words for somebody who has read nothing yet; colours and markers are those of the chapters (plots.METHODS).
 METHODS = {
@@ -138,7 +249,14 @@ def landing_figure():
         description="labels per class",
         alt=[describe(rows, budget) for budget in budgets],
     )
-    return figure_html(live, caption(study))
+    return figure_html(
+        [(p.format, base64.b64encode(data).decode(), p.tooltip) for p, data in zip(live.stack.children, live.frames)],
+        live.slider.options,
+        live.slider.description,
+        label="tl-landing",
+        still=len(budgets) - 1,
+        caption=caption(study),
+    )
 
 
 def summary(study):
@@ -218,28 +336,45 @@ def caption(study):
     return f"Mean of {runs}; bars are 95% intervals over seeds and test images. {line}"
 
 
-def figure_html(live, text):
-    """Return a LiveFigure as plain HTML with a native range input; without JavaScript it shows the last picture."""
-    import base64
+# --- the chapter map --------------------------------------------------------------------------------------------------
 
-    positions, last = live.slider.options, len(live.frames) - 1
-    pictures = "\n".join(
-        f'<img src="data:image/{image.format};base64,{base64.b64encode(data).decode()}"'
-        f' alt="{html.escape(image.tooltip)}" data-label="{html.escape(label)}"{"" if number == last else " hidden"}>'
-        for number, (image, data, label) in enumerate(zip(live.stack.children, live.frames, positions))
-    )
-    return f"""<figure class="tl-live tl-figure">
-<div class="tl-control" hidden>
-<label for="tl-landing">{html.escape(live.slider.description)}</label>
-<input id="tl-landing" type="range" min="0" max="{last}" step="1" value="0" autocomplete="off">
-<output for="tl-landing">{html.escape(positions[0])}</output>
-</div>
-<div class="tl-frames">
-{pictures}
-</div>
-<figcaption>{text}</figcaption>
-</figure>
-"""
+WORDS_A_MINUTE = 200  # prose; code and formulas are read more slowly, and are not counted
+TIME = re.compile(r"\{time (?P<name>\w+)\}")
+
+
+def with_times(text):
+    """Return a page with ``{time NN_name}`` replaced by how long that chapter takes to read and to run.
+
+    Raises:
+        BookError: There is no such chapter.
+    """
+    seconds = running_seconds()
+
+    def said(match):
+        name = match["name"]
+        minutes = 5 * math.ceil(words(name) / WORDS_A_MINUTE / 5)
+        return f"{minutes} min · {seconds[name]:.0f} s" if name in seconds else f"{minutes} min · –"
+
+    return TIME.sub(said, text)
+
+
+def words(name):
+    """Count the words of a chapter's prose: no code, no formulas, no exercises."""
+    path = ROOT / "notebooks" / "text" / f"{name}.md"
+    if not path.is_file():
+        raise BookError(f"the chapter map of {LANDING}.md asks for the time of {name}, and there is no {path}")
+    text = path.read_text(encoding="utf-8")
+    text = text.split("\n---\n", 1)[-1].split("\n## Exercises\n")[0]
+    text = re.sub(r"^(`{3,})\{(code-cell|math)\}.*?^\1$|\$\$.*?\$\$|\$[^$\n]+\$", " ", text, flags=re.M | re.S)
+    return len(re.findall(r"[^\W\d_][\w’'-]*", re.sub(r"\]\([^)]*\)|<[^>]*>", " ", text)))
+
+
+def running_seconds():
+    """Return the seconds of each chapter in the quick profile, as the benchmark (g) measured them last."""
+    table = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    return {
+        name: float(seconds) for name, seconds in re.findall(r"^\| g \| chapter (\w+) +\| +([\d.]+) s ", table, re.M)
+    }
 
 
 # --- links ------------------------------------------------------------------------------------------------------------

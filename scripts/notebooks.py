@@ -1,6 +1,7 @@
 """Keep each notebook and its text source in step.
 
-People edit ``notebooks/text/NN_name.md`` (MyST Markdown); ``notebooks/NN_name.ipynb`` is made from it.
+People edit ``notebooks/text/NN_name.md`` (MyST Markdown); ``notebooks/NN_name.ipynb`` is made from it. Wrong answers to
+exercises stand in the text only (see ``courses.py``).
 
     python scripts/notebooks.py sync     # text → ipynb; unchanged cells keep their outputs, edited notebooks stay
     python scripts/notebooks.py check    # list where the two disagree; exit code 1 if they do
@@ -18,7 +19,7 @@ import json
 import sys
 from pathlib import Path
 
-import jupytext
+import courses
 import nbformat
 
 from tlutils.results import records_in, write_text
@@ -144,9 +145,7 @@ def _usual(name, value):
 
 
 def _read(text):
-    notebook = jupytext.read(text, fmt="md:myst")
-    notebook.metadata.pop("jupytext", None)  # describes the text file
-    return notebook
+    return courses.book(courses.read(text))
 
 
 def _keep_outputs(notebook, old):

@@ -2,7 +2,7 @@
 
 To move to another release change its version below and in book/assets/README.md, run ``python
 scripts/vendor_assets.py`` (needs npm, which checks the packages against the registry's hashes) and ``make test``, and
-look at a page with a slider and one with formulas.
+look at a page with formulas.
 """
 
 import shutil
@@ -15,13 +15,6 @@ LIB = Path(__file__).resolve().parents[1] / "book" / "assets" / "lib"
 
 # npm package: (version, destination folder, {pattern in the package: folders below the destination})
 LIBRARIES = {
-    "requirejs": ("2.3.8", "requirejs", {"require.js": ["."]}),
-    # Two parts of html-manager look for the same icon fonts in two places.
-    "@jupyter-widgets/html-manager": (
-        "1.0.15",
-        "@jupyter-widgets",
-        {"dist/embed-amd.js": ["html-manager/dist"], "dist/*.woff2": ["html-manager/dist", "."]},
-    ),
     # The fonts lie where tex-mml-chtml.js looks for them.
     "mathjax": (
         "3.2.2",

@@ -25,6 +25,11 @@ LIVE = {
     *("linear_probe", "fine_tune", "train_from_scratch", "solve_classifier", "solve_regressor", "tune"),
     *("evaluate", "predict", "extract", "fit", "repeat", "perf_counter", "time"),
 }
+# Chapters whose exercises have no checks yet.
+UNCONVERTED = {
+    *("02_pretrained_models", "03_choosing", "05_fine_tuning", "06_changing_the_structure", "07_loss_functions"),
+    *("08_gradient_descent", "09_regularization", "10_evaluation", "13_vgg16_on_photos", "traps"),
+}
 
 _STATE = "application/vnd.jupyter.widget-state+json"
 _VIEW = "application/vnd.jupyter.widget-view+json"
@@ -110,6 +115,25 @@ def ending(notebook, name):
     if len(exercises) < 4:
         problems.append(f"{len(exercises)} exercises, not 4 or more")
     return problems + [f"exercise {label} has no solution" for label in exercises if label not in solved]
+
+
+def exercises_grade_themselves(notebook, name):
+    """Every exercise has a cell to fill in, which says nothing, and a check, which passed; no wrong answer is shown."""
+    if name in UNCONVERTED:
+        return []
+    count = len(re.findall(r"\{exercise(?:-start)?\}", prose(notebook)))
+    stubs, checks, wrong = (
+        [cell for cell in code(notebook) if tag in tags(cell)] for tag in ("stub", "check", "wrong")
+    )
+    problems = [
+        f"{count} exercises have {len(cells)} cells tagged {tag}"
+        for tag, cells in (("stub", stubs), ("check", checks))
+        if len(cells) != count
+    ]
+    problems += [f"a wrong answer is shown: {cell.source}" for cell in wrong]
+    problems += [f"a stub puts something out: {cell.source}" for cell in stubs if cell.outputs]
+    said = ["".join(output.get("text", output.output_type) for output in cell.outputs) for cell in checks]
+    return problems + [f"a check says {text!r}" for text in said if not re.fullmatch(r"Passed: .{1,58}\n", text)]
 
 
 def at_imagenet_scale(notebook, name):
@@ -254,7 +278,7 @@ def no_paths(notebook, name):
 
 
 CLAUSES = (
-    *(opening, parameters, ending, at_imagenet_scale, claims, moving_figure),
+    *(opening, parameters, ending, exercises_grade_themselves, at_imagenet_scale, claims, moving_figure),
     *(described_pictures, executed, ignored_numbers, no_paths),
 )
 
@@ -425,6 +449,10 @@ def sound():
         v4.new_markdown_cell(f"## At ImageNet scale\n\n```{{glue}} imagenet_scale\n```\n\n## Exercises\n\n{exercises}"),
         v4.new_markdown_cell("## Summary\n\nMuch.\n\n## Further reading\n\n{cite:t}`one`"),
     ]
+    for number in range(4):
+        passed = v4.new_output("stream", name="stdout", text="Passed: it is right\n")
+        cells.append(v4.new_code_cell(f"answer_{number} = ...", metadata={"tags": ["stub"]}))
+        cells.append(v4.new_code_cell('passed("it is right")', metadata={"tags": ["check"]}, outputs=[passed]))
     notebook = v4.new_notebook(cells=cells)
     notebook.metadata["widgets"] = {
         _STATE: {"state": {"a": {"model_name": "StackModel", "state": {}}, "b": picture, "c": picture}}
@@ -469,6 +497,11 @@ DEFECTS = [
     (ending, replaced(9, "{cite:t}`one`", "a book")),
     (ending, replaced(8, ":label: x-3", "")),
     (ending, replaced(8, "{solution} x-2", "{solution} x-9")),
+    (exercises_grade_themselves, lambda notebook: notebook.cells[10].metadata.clear()),
+    (exercises_grade_themselves, lambda notebook: notebook.cells[11].metadata.update(tags=["wrong"])),
+    (exercises_grade_themselves, lambda notebook: notebook.cells[11].outputs.clear()),
+    (exercises_grade_themselves, output(10, output_type="stream", name="stdout", text="Ellipsis\n")),
+    (exercises_grade_themselves, output(11, output_type="stream", name="stdout", text="Passed: twice\n")),
     (at_imagenet_scale, replaced(8, "## At ImageNet scale", "## Larger")),
     (at_imagenet_scale, replaced(8, "{glue} imagenet_scale", "{glue} gain")),
     (at_imagenet_scale, replaced(7, '"00_x"', '"01_y"')),

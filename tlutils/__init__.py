@@ -17,6 +17,7 @@ _MODULES = (
     "downloads",
     "engines",
     "evaluation",
+    "exercises",
     "explain",
     "explore",
     "features",

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 COLAB_MENU = "Runtime → Change runtime type → T4 GPU"
 # What each profile runs with, where the reader has no data set or backbone of their own; see Profile.
@@ -32,6 +33,8 @@ BUDGETS = {
         "batch_size": 32,
     },
 }
+
+_kept = {"folder": None}
 
 
 class GPURequiredError(RuntimeError):
@@ -123,6 +126,25 @@ def profile(name="quick", dataset=None, backbone=None, seed=0):
     results.set_context(reference=reference)
     chosen = BUDGETS[name] | {k: v for k, v in {"dataset": dataset, "backbone": backbone}.items() if v is not None}
     return Profile(name=name, reference=reference, **chosen)
+
+
+def keep(folder):
+    """Keep what this process finds out in a folder, so that an interrupted notebook can go on when it is run again.
+
+    Numbers that are recorded (:func:`tlutils.results.record`) are then also written to ``results.json`` in it. A
+    training that is given no ``backup_dir`` keeps its state in ``backups`` while it runs, and goes on from there.
+
+    Args:
+        folder: A path, made where it is missing; ``None`` keeps nothing, as at the start.
+    """
+    _kept["folder"] = None if folder is None else Path(folder)
+    if folder is not None:
+        _kept["folder"].mkdir(parents=True, exist_ok=True)
+
+
+def kept(name):
+    """The path of a name in the folder given to :func:`keep`, or ``None`` where nothing is kept."""
+    return None if _kept["folder"] is None else _kept["folder"] / name
 
 
 def require_tensorflow():

@@ -1,21 +1,25 @@
 """scripts/build_book.py: its errors, the landing page's figure, and the links that follow _config.yml."""
 
-import importlib.util
+import base64
+import io
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import build_book
+import ipywidgets as widgets
 import nbformat
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from PIL import Image
+
+from tlutils import explore
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "build_book.py"
-_spec = importlib.util.spec_from_file_location("build_book", SCRIPT)
-build_book = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(build_book)
 
 BUDGETS = (1, 5, 50)
 STUDY = {
@@ -76,6 +80,76 @@ def test_a_warning_is_an_error(tmp_path):
 )
 def test_the_front_page_keeps_its_links(before, after):
     assert build_book.rebase(before, "book") == after
+
+
+# --- figures that move ------------------------------------------------------------------------------------------------
+
+
+def png(shade):
+    """The bytes of a small picture."""
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8), shade).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def with_widget(widget):
+    """A notebook that shows a widget, with the state that Jupyter stores."""
+    view = {build_book._VIEW: {"model_id": widget.model_id}, "text/plain": repr(widget)}
+    cell = nbformat.v4.new_code_cell("x", outputs=[nbformat.v4.new_output("display_data", data=view)])
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    notebook.metadata["widgets"] = {build_book._STATE: {"state": widgets.Widget.get_manager_state()["state"]}}
+    return json.loads(nbformat.writes(notebook))
+
+
+def test_a_live_figure_becomes_a_range_input():
+    pictures = [png(shade) for shade in (0, 90, 250)]
+    live = explore.picture_slider(pictures, ["a", "b <c>", "d"], "rate", play=True, value=1, alt="A curve")
+    notebook = build_book.with_plain_figures(with_widget(live), "01_a")
+    (output,) = notebook["cells"][0]["outputs"]
+    figure = BeautifulSoup(output["data"]["text/html"], "html.parser").figure
+    shown = figure.find_all("img")
+    assert [base64.b64decode(image["src"].split(",")[1]) for image in shown] == pictures
+    assert [image["alt"] for image in shown] == ["A curve; rate: a", "A curve; rate: b <c>", "A curve; rate: d"]
+    assert [image.has_attr("hidden") for image in shown] == [True, False, True]
+    assert (figure.input["value"], figure.input["max"], figure.label["for"]) == ("1", "2", figure.input["id"])
+    assert figure.label.get_text() == "rate" and figure.output.get_text() == "b <c>" and figure.button
+    assert "widgets" not in notebook["metadata"] and set(output["data"]) == {"text/html"}
+
+
+def test_a_slider_without_labels_reads_numbers():
+    live = explore.picture_slider([png(0), png(9)])
+    notebook = build_book.with_plain_figures(with_widget(live), "01_a")
+    figure = BeautifulSoup(notebook["cells"][0]["outputs"][0]["data"]["text/html"], "html.parser").figure
+    assert [image["data-label"] for image in figure.find_all("img")] == ["0", "1"] and figure.button is None
+
+
+@pytest.mark.parametrize("widget", [widgets.Button, lambda: widgets.VBox([widgets.Text(), widgets.Text()])])
+def test_a_widget_that_needs_a_kernel_is_refused(widget):
+    with pytest.raises(build_book.BookError, match="widget 1 of 01_a is no figure"):
+        build_book.with_plain_figures(with_widget(widget()), "01_a")
+
+
+# --- the chapter map --------------------------------------------------------------------------------------------------
+
+
+def test_a_time_is_that_of_the_words_and_of_the_last_measurement(monkeypatch, tmp_path):
+    monkeypatch.setattr(build_book, "ROOT", tmp_path)
+    code = "```{code-cell} ipython3\n" + "name = 1\n" * 900 + "```\n"
+    formula = "$$\n" + "x + y\n" * 900 + "$$\n"
+    text = f"---\njupytext: {{}}\n---\n\n# Title\n\n{'word ' * 1100}\n\n{code}{formula}\n## Exercises\n{'more ' * 900}"
+    write(tmp_path, "notebooks/text/01_a.md", text)
+    write(tmp_path, "notebooks/text/02_b.md", "# A\n\nFew words.\n")
+    write(
+        tmp_path, "benchmarks/README.md", "| g | chapter 01_a   |   36.4 s | x |\n| g | chapter 01_a | 1,077 MB | x |\n"
+    )
+    assert build_book.words("01_a") == 1101
+    assert build_book.with_times("{time 01_a}, {time 02_b}") == "10 min · 36 s, 5 min · –"
+    with pytest.raises(build_book.BookError, match="03_c"):
+        build_book.with_times("{time 03_c}")
+
+
+def test_the_benchmarks_say_how_long_chapters_run():
+    assert build_book.running_seconds()["01_first_transfer"] > 1
 
 
 # --- the landing page's figure ----------------------------------------------------------------------------------------
