@@ -22,6 +22,7 @@ FREE = {"tensorflow", "keras", "numpy", "ml-dtypes", "tensorboard", "protobuf", 
 TESTS = [
     *("backbones", "cost", "engines", "features", "models", "surgery", "training", "transferability"),
     *("diagnose", "evaluation", "explain", "reference", "reference_networks", "runtime", "sources", "zoo"),
+    *("downloads", "photos", "recipes", "sounds"),
 ]
 
 
