@@ -63,7 +63,7 @@ def measure(repetitions=5):
         runs = np.array([(*cached(model, task), plain(model, task)) for _ in range(repetitions)])
         what = f"epoch of fine_tune, last {BLOCKS} blocks of {name}"
         yield table.Row("c", what, "epoch of plain fit", runs[:, [0, 2]], goal=goal)
-        yield table.Row("c", f"the activations at its boundary, {name}, once", "epoch of plain fit", runs[:, [1, 2]])
+        yield table.Row("c", f"all of it but the epochs (activations), {name}", "epoch of plain fit", runs[:, [1, 2]])
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """What several benchmarks run on: MobileNetV2 and photographs of ants and bees, decoded beforehand."""
 
+import warnings
+
 from tlutils import backbones, data
+from tlutils.engines import EngineWarning
 
 ENGINES = {"keras": "Keras", "onnx": "ONNX Runtime"}
+warnings.simplefilter("error", EngineWarning)  # what Keras ran must not stand in the table as ONNX Runtime's
 
 
 def in_memory(name="mobilenet_v2", source="hymenoptera"):

@@ -15,6 +15,7 @@ tracing do. Each finished run is kept in the work folder, so that an interrupted
 """
 
 import argparse
+import gc
 import json
 import sys
 import time
@@ -85,6 +86,7 @@ def run(recipe, dataset, seed):
 
     task = recipes.as_test(data.load(dataset, seed=seed, **DATASETS[dataset]))
     backbone = backbones.load(BACKBONE)
+    gc.collect()  # the graphs of the run before, which would else be freed while this one is timed
     rows, clock = [], time.perf_counter()
 
     def done(name, model, from_logits=True):

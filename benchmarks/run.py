@@ -10,6 +10,7 @@ import argparse
 import datetime
 import importlib
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -49,7 +50,7 @@ def main():
         try:
             for row in importlib.import_module(PARTS[letter]).measure(*repetitions):
                 rows.append(row)
-        except (OSError, ImportError, ValueError, RuntimeError) as error:  # DataError is a ValueError
+        except (OSError, ImportError, ValueError, RuntimeError, UserWarning, subprocess.SubprocessError) as error:
             notes.append(f"({letter}) left out: {error}")
         print(f"({letter}) {PARTS[letter]}: {time.perf_counter() - started:.0f} s", flush=True)
     text = "\n\n".join([heading, table.markdown(rows), *notes])

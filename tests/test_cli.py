@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import re
@@ -490,6 +491,36 @@ def test_an_interrupted_training_says_how_to_go_on(photographs, tmp_path, capsys
     assert capsys.readouterr().err == "tlutils: interrupted: the same command goes on where it was\n"
 
 
+def test_a_damaged_backup_is_one_line(photographs, tmp_path, capsys, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    arguments = ["train", str(photographs[0].path), "--backbone", "pocket_vgg", "--epochs", "0"]
+    arguments += ["--out", str(tmp_path / "pets.keras")]
+    with monkeypatch.context() as patch:
+        patch.setattr(tlutils.evaluation, "model_card", interrupted)
+        assert cli.main(arguments) == 130
+    probe = tmp_path / "pets.backup" / "probe.npz"
+    probe.write_bytes(probe.read_bytes()[:-9])
+    capsys.readouterr()
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"tlutils: {probe} is damaged (") and printed.err.count("\n") == 1
+    assert "going on from" in printed.out
+
+
+def test_too_little_memory_is_one_line(photographs, tmp_path, capsys, monkeypatch):
+    def greedy(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(tlutils.training, "linear_probe", greedy)
+    out = tmp_path / "pets.keras"
+    assert cli.main(["train", str(photographs[0].path), "--backbone", "pocket_vgg", "--out", str(out)]) == 1
+    assert capsys.readouterr().err == (
+        "tlutils: there is not enough memory: close other programs, or give fewer images\n"
+    )
+
+
 def test_evaluate_prints_the_report_and_what_it_left_out(photographs, folder, capsys):
     trained_on, model, _ = photographs
     assert cli.main(["evaluate", str(model), str(trained_on.path)]) == 0
@@ -530,12 +561,14 @@ def test_predict_names_what_it_can_read_and_ends_with_1_if_there_is_more(photogr
     assert capsys.readouterr().out == ""
 
 
-def test_predict_gives_json_to_programs(photographs, folder):
+def test_predict_gives_json_to_programs(photographs, folder, capsys, monkeypatch):
     image, words = folder.put("ö.png", noise(3000)), folder.put("words.txt", b"milk")
-    narrow = {**os.environ, "PYTHONIOENCODING": "ascii"}  # a pipe on Windows knows few letters
-    found = command("predict", "--json", str(photographs[1]), str(image), str(words), env=narrow)
-    assert found.returncode == 1 and found.stderr.startswith(f"tlutils: {words}: not an image")
-    first, second = json.loads(found.stdout)
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")  # a pipe on Windows knows few letters
+    monkeypatch.setattr(sys, "stdout", narrow)
+    assert cli.main(["predict", "--json", str(photographs[1]), str(image), str(words)]) == 1
+    assert capsys.readouterr().err.startswith(f"tlutils: {words}: not an image")
+    narrow.seek(0)
+    first, second = json.load(narrow)
     assert first["file"] == str(image) and first["problem"] is None
     assert {row["name"] for row in first["classes"]} == {"cats", "dogs"}
     assert sum(row["probability"] for row in first["classes"]) == pytest.approx(1)
@@ -570,7 +603,6 @@ def fetchable(tmp_path, monkeypatch):
 
     Where there is none, it would come from a server that does not answer.
     """
-    import io
     import tarfile
 
     from tlutils import data

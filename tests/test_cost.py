@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tlutils import backbones, cost, models
+from tlutils import backbones, cost, data, features, models, training
 
 POCKET = ("pocket_vgg", "pocket_resnet", "pocket_inception", "pocket_mobilenet")
 
@@ -233,6 +233,208 @@ def test_counting_changes_neither_weights_nor_settings(tensorflow, pocket):
     cost.measure(backbone)
     assert all(np.array_equal(a, b) for a, b in zip(before, backbone.model.get_weights()))
     assert not tensorflow.config.functions_run_eagerly()
+
+
+# --- a whole run ------------------------------------------------------------------------------------------------------
+
+CONV, HIDDEN, OUT = 6 * 6 * 3 * 3 * 2 * 4, 4 * 5, 5 * 3  # of one image, see ``photos``
+
+
+@pytest.fixture
+def photos(keras):
+    """A convolution, a hidden layer and an output; 10 images in batches of 4, so that the last one has 2."""
+    layers = keras.layers
+    conv = layers.Conv2D(4, 3, padding="same", activation="relu")
+    model = chain(keras, (6, 6, 2), conv, layers.GlobalAveragePooling2D(), layers.Dense(5), layers.Dense(3))
+
+    def compiled(frozen=0):
+        for layer in model.layers[:frozen]:
+            layer.trainable = False
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+        return model
+
+    rng = np.random.default_rng(0)
+    return compiled, rng.normal(size=(10, 6, 6, 2)).astype("float32"), rng.integers(3, size=10)
+
+
+def test_prediction_and_evaluation_pay_one_forward_pass_an_image(tensorflow, photos):
+    compiled, x, y = photos
+    model = compiled()
+    with cost.Counter() as counter:
+        model.predict(x, batch_size=4, verbose=0)
+        assert counter.multiply_adds == 10 * (CONV + HIDDEN + OUT)
+        model.evaluate(x, y, batch_size=4, verbose=0)
+        assert counter.multiply_adds == 20 * (CONV + HIDDEN + OUT)
+        model.predict(tensorflow.data.Dataset.from_tensor_slices(x).batch(4), steps=2, verbose=0)
+        assert counter.multiply_adds == 28 * (CONV + HIDDEN + OUT)
+    assert counter.uncounted == set()
+
+
+@pytest.mark.parametrize(
+    ("frozen", "by_hand"),
+    [
+        # each layer: forward, gradient of its weights, gradient of its input where a layer below learns too
+        (0, CONV * 2 + HIDDEN * 3 + OUT * 3),
+        (1, CONV + HIDDEN * 2 + OUT * 3),
+        (3, CONV + HIDDEN + OUT * 2),
+    ],
+)
+def test_training_pays_for_the_gradients_of_what_learns(photos, frozen, by_hand):
+    compiled, x, y = photos
+    model = compiled(frozen)
+    with cost.Counter() as counter:
+        model.fit(x, y, batch_size=4, epochs=2, verbose=0)
+    assert counter.multiply_adds == 2 * 10 * by_hand
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 3])
+def test_the_gradients_that_tensorflow_computes_are_those(tensorflow, photos, frozen):
+    tf = tensorflow
+    model = photos[0](frozen)
+
+    def step(images):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(images, training=True))
+        return tape.gradient(loss, [variable.value for variable in model.trainable_variables])
+
+    graph = tf.function(step).get_concrete_function(tf.TensorSpec((1, 6, 6, 2))).graph
+    waiting, needed = [tensor.op for tensor in graph.outputs], {}  # TensorFlow leaves out what no output needs
+    while waiting:
+        operation = waiting.pop()
+        if operation.name not in needed:
+            needed[operation.name] = operation
+            waiting += [tensor.op for tensor in operation.inputs] + list(operation.control_inputs)
+    kinds = [operation.type for operation in needed.values()]
+    assert kinds.count("Conv2DBackpropFilter") == (frozen == 0) and "Conv2DBackpropInput" not in kinds
+    # the last layer's forward pass is missing: the gradient of a sum of outputs does not need it
+    gradients = {0: HIDDEN * 2 + OUT * 2, 1: HIDDEN + OUT * 2, 3: OUT}[frozen]
+    products = [operation for operation in needed.values() if operation.type == "MatMul"]
+    assert sum(map(cost._products, products)) == HIDDEN + gradients
+
+
+def test_validation_steps_and_data_sets_are_counted_batch_by_batch(tensorflow, photos):
+    compiled, x, y = photos
+    model = compiled()
+    batches = tensorflow.data.Dataset.from_tensor_slices((x, y)).batch(4)
+    forward, both = CONV + HIDDEN + OUT, CONV * 2 + HIDDEN * 3 + OUT * 3
+    with cost.Counter() as counter:
+        model.fit(batches, validation_data=(x[:3], y[:3]), epochs=2, shuffle=False, verbose=0)
+        assert counter.multiply_adds == 2 * (10 * both + 3 * forward)
+    with cost.Counter() as counter:
+        compiled().fit(batches.repeat(), steps_per_epoch=4, shuffle=False, verbose=0)
+        assert counter.multiply_adds == (4 + 4 + 2 + 4) * both
+    with cost.Counter() as counter:
+        thirds = ((x[i : i + 3], y[i : i + 3]) for i in range(0, 9, 3))
+        compiled().fit(thirds, steps_per_epoch=3, shuffle=False, verbose=0)
+        assert counter.multiply_adds == 9 * both
+
+
+def test_what_compile_has_not_seen_does_not_count_as_frozen(photos):
+    compiled, x, y = photos
+    model = compiled()
+    with cost.Counter() as counter:
+        model.fit(x, y, batch_size=4, verbose=0)
+        once = counter.multiply_adds
+        model.layers[0].trainable = False  # without compiling again, the traced step goes on as it was
+        model.fit(x, y, batch_size=4, verbose=0)
+        assert counter.multiply_adds == 2 * once
+
+
+def test_several_inputs(keras):
+    inputs = {"image": keras.Input((4, 4, 2), name="image"), "number": keras.Input((3,), name="number")}
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 1)(inputs["image"]))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Concatenate()([x, inputs["number"]])))
+    with cost.Counter() as counter:
+        model.predict({"image": np.zeros((5, 4, 4, 2)), "number": np.zeros((5, 3))}, verbose=0)
+    assert counter.multiply_adds == 5 * (4 * 4 * 2 * 4 + 7 * 2) and not counter.uncounted
+
+
+def test_images_of_open_sizes_are_counted_as_long_as_their_size_is_seen(keras):
+    model = keras.Sequential([keras.Input((None, None, 2)), keras.layers.Conv2D(4, 1)], name="open")
+    with cost.Counter() as counter:
+        model.predict(np.zeros((5, 4, 4, 2)), verbose=0)
+        assert counter.multiply_adds == 5 * 4 * 4 * 2 * 4 and not counter.uncounted
+        model.predict(np.zeros((5, 6, 6, 2)), verbose=0)  # traced anew, for any size
+        assert counter.uncounted == {"open"}
+
+
+def test_features_that_are_read_back_cost_nothing(pocket, tmp_path):
+    backbone = pocket["pocket_resnet"]
+    pixels = np.random.default_rng(0).integers(256, size=(7, 32, 32, 1)).astype("uint8")
+    examples = data.Examples(np.zeros(7), pixels=pixels, image_size=(32, 32), channels=1)
+    with cost.Counter() as counter:
+        for _ in range(2):
+            features.extract(backbone, examples, tmp_path, batch_size=4)
+    assert counter.multiply_adds == 7 * cost.multiply_adds(backbone)
+
+
+def test_fine_tuning_pays_for_the_frozen_part_once(pocket):
+    backbone = backbones.load("pocket_vgg")
+    model = models.classifier(backbone, 2)
+    pixels = np.random.default_rng(0).integers(256, size=(6, 32, 32, 1)).astype("uint8")
+    examples = data.Examples(np.arange(6) % 2, pixels=pixels, image_size=(32, 32), channels=1)
+    task = data.ImageTask("noise", examples, class_names=("a", "b"))
+    with cost.Counter() as counter:
+        training.fine_tune(model, task, 1, epochs=3, start="as_is", batch_size=4, progress=False)
+    frozen, tail = models.split(model, 1)
+    whole, above = cost.multiply_adds(model), cost.multiply_adds(tail)
+    below = cost.multiply_adds(frozen)
+    assert whole == below + above
+    # three passes an epoch over what trains, but for the gradient of the images at the boundary
+    assert 6 * below + 3 * 6 * 2 * above < counter.multiply_adds < 6 * below + 3 * 6 * 3 * above
+
+
+def test_counting_changes_no_result_and_ends(keras, tensorflow, photos):
+    compiled, x, y = photos
+    steps = [getattr(keras.Model, name) for name in ("train_step", "test_step", "predict_step")]
+    model = compiled()
+    start = model.get_weights()
+    ends = []
+    for count in (False, True):
+        model.set_weights(start)
+        compiled()
+        if count:
+            with cost.Counter():
+                model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
+        else:
+            model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
+        ends.append(model.get_weights())
+    assert all(np.array_equal(a, b) for a, b in zip(*ends))
+    assert [getattr(keras.Model, name) for name in ("train_step", "test_step", "predict_step")] == steps
+    assert cost.Counter.running is None
+
+
+@pytest.mark.parametrize(("limit", "counts_evaluation"), [("_MOST_WAITING", True), ("_MOST_PASSES", False)])
+def test_more_ways_of_using_models_than_there_is_room_for(monkeypatch, photos, limit, counts_evaluation):
+    monkeypatch.setattr(cost, limit, 1)
+    compiled, x, y = photos
+    model = compiled(frozen=3)
+    with cost.Counter() as counter:
+        model.fit(x, y, batch_size=4, verbose=0)
+        model.evaluate(x, y, batch_size=4, verbose=0)
+    trained, evaluated = 10 * (CONV + HIDDEN + 2 * OUT), 10 * (CONV + HIDDEN + OUT)
+    assert counter.multiply_adds == trained + counts_evaluation * evaluated
+    assert counter.uncounted == (set() if counts_evaluation else {model.name})
+
+
+def test_a_model_whose_cost_cannot_be_seen_is_named(keras, tensorflow):
+    class Repeat(keras.layers.Layer):
+        def call(self, x):
+            return tensorflow.while_loop(lambda x: tensorflow.reduce_sum(x) < 100.0, lambda x: (x + 1.0,), (x,))[0]
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    model = keras.Sequential([keras.Input((3,)), Repeat()], name="loop")
+    with cost.Counter() as counter:
+        assert model.predict(np.zeros((2, 3)), verbose=0).sum() >= 100
+    assert counter.uncounted == {"loop"} and counter.multiply_adds == 0
+
+
+def test_minutes_on_a_t4():
+    # 8.1e12 operations a second at full speed, two operations a multiply-add, 60 seconds a minute
+    assert cost.t4_minutes(8.1e12 * 60 / 2) == pytest.approx(1 / cost.T4_SHARE)
+    assert 0.01 <= cost.T4_SHARE <= 0.1
 
 
 # --- what cannot be counted -------------------------------------------------------------------------------------------

@@ -143,12 +143,15 @@ def test_a_network_that_cannot_be_converted_is_run_by_keras_and_tried_once(insta
     monkeypatch.setattr(engines, "WORTHWHILE", 1)
     backbone, images = network(), task().train
     expected = features.extract(backbone, images, engine="keras")
+    runs, with_keras = [], engines.with_keras
+    monkeypatch.setattr(engines, "with_keras", lambda model: runs.append(1) or with_keras(model))
     for _ in range(2):
         with pytest.warns(
             EngineWarning, match=r"converted to ONNX \(no such operation: Swirl\); Keras runs the network"
         ):
             np.testing.assert_array_equal(features.extract(backbone, images, tmp_path, engine=engine), expected)
     assert len(tried) == 1
+    assert len(runs) == 1  # the second time, what Keras made is read back
     assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
 
 
@@ -180,6 +183,48 @@ def test_a_network_that_gives_other_features_is_not_used(installed, monkeypatch,
     assert [warning.category for warning in warned] == [EngineWarning] * refused
     np.testing.assert_allclose(found, expected * (1 if refused else factor), rtol=1e-5, atol=1e-7)
     assert bool(list(tmp_path.glob("*.onnx"))) != refused
+
+
+def test_a_kept_network_that_gives_other_features_is_converted_anew(installed, monkeypatch, tmp_path):
+    import keras
+
+    backbone, images = network(), task().train
+    pooled = features._pooled(backbone.model, "avg")
+    monkeypatch.setattr(keras.Model, "export", lambda self, path, **options: open(path, "w").close())
+    monkeypatch.setattr(engines, "_load", lambda path: Session(pooled, 1 if path.name == "network.onnx" else 2))
+    digest = features._digest(pooled)
+    (tmp_path / f"{digest}.onnx").touch()  # as if another release had left it, or a disk had changed it
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EngineWarning)
+        found = features.extract(backbone, images, tmp_path, engine="onnx")
+    np.testing.assert_allclose(found, features.extract(backbone, images), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "auto"])
+def test_where_onnx_fails_on_the_way_keras_takes_over(installed, monkeypatch, tmp_path, engine):
+    import keras
+
+    class Failing(Session):
+        calls = 0
+
+        def run(self, outputs, inputs):
+            self.calls += 1
+            if self.calls > 4:  # the first is the comparison
+                raise OverflowError("out of memory\nand much more")
+            return super().run(outputs, inputs)
+
+    backbone, images = network(), task(30).train
+    pooled = features._pooled(backbone.model, "avg")
+    session = Failing(pooled, 1.0005)
+    monkeypatch.setattr(keras.Model, "export", lambda self, path, **options: open(path, "w").close())
+    monkeypatch.setattr(engines, "_load", lambda path: session)
+    monkeypatch.setattr(engines, "WORTHWHILE", 1)
+    monkeypatch.setattr(features, "PART_SECONDS", 0)
+    expected = features.extract(backbone, images, engine="keras")
+    with pytest.warns(EngineWarning, match=r"ONNX Runtime failed on .* \(out of memory\); Keras runs the network"):
+        found = features.extract(backbone, images, tmp_path, batch_size=4, engine=engine)
+    assert session.calls > 4
+    np.testing.assert_allclose(found, expected, rtol=1e-5)  # all of them, those that ONNX Runtime had made included
 
 
 # --- the real thing ---------------------------------------------------------------------------------------------------

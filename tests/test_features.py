@@ -132,6 +132,19 @@ def test_features_of_augmented_images_are_those_of_the_changed_images_and_are_no
     assert list(tmp_path.iterdir()) == []
 
 
+def test_progress_says_how_many_images_are_done(monkeypatch, capsys):
+    monkeypatch.setenv("TLUTILS_PROGRESS", "0")
+    monkeypatch.setattr(features, "PROGRESS_SECONDS", 0)
+    features.extract(small(), examples(1000), batch_size=400)
+    assert capsys.readouterr() == ("", "")
+    features.extract(small(), examples(1000), batch_size=400, progress=True)
+    lines = ["  400 of 1,000 images", "  800 of 1,000 images", "1,000 of 1,000 images"]
+    assert capsys.readouterr().out.splitlines() == lines
+    monkeypatch.setattr(features, "PROGRESS_SECONDS", 3600)
+    features.extract(small(), examples(1000), batch_size=400, progress=True)
+    assert capsys.readouterr().out == ""
+
+
 def test_no_image_is_refused():
     with pytest.raises(ValueError, match="examples is empty"):
         features.extract(small(), examples(3).subset(np.array([], int)))
@@ -277,7 +290,7 @@ def test_an_interruption_before_the_last_file_costs_nothing(tmp_path, monkeypatc
     assert count == [1]
 
 
-@pytest.mark.parametrize("damage", [b"", b"nonsense", None])
+@pytest.mark.parametrize("damage", ["empty", "nonsense", "short", "one bit", "another file"])
 @pytest.mark.parametrize("which", ["parts", "whole"])
 def test_damaged_files_are_computed_anew(tmp_path, monkeypatch, damage, which):
     expected = features.extract(small(), examples())
@@ -291,7 +304,20 @@ def test_damaged_files_are_computed_anew(tmp_path, monkeypatch, damage, which):
     files = sorted(tmp_path.rglob("*.npy"))
     assert len(files) == {"parts": 4, "whole": 1}[which]
     broken = files[1 if which == "parts" else 0]
-    broken.write_bytes(broken.read_bytes()[:-5] if damage is None else damage)
+    content = bytearray(broken.read_bytes())
+    content[-40] ^= 4  # in the numbers
+    np.savez(tmp_path / "another.npz", np.ones(3))
+    another = (tmp_path / "another.npz").read_bytes()
+    (tmp_path / "another.npz").unlink()
+    broken.write_bytes(
+        {
+            "empty": b"",
+            "nonsense": b"nonsense",
+            "short": bytes(content[:-5]),
+            "one bit": bytes(content),
+            "another file": another,
+        }[damage]
+    )
     count = counting(monkeypatch)
     assert same(features.extract(small(), examples(), tmp_path), expected)
     assert count == [{"parts": 8, "whole": 10}[which]]

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 from conftest import Folder, encoded, noise
 from PIL import Image
 
-from tlutils import data, evaluation, photos, training
+from tlutils import data, evaluation, models, photos, training
+from tlutils.checkpoints import CheckpointWarning
 
 KINDS = ("box", "level bar", "upright bar")
 BACKBONE = "pocket_vgg"
@@ -325,6 +327,36 @@ def test_a_file_that_is_no_such_model_is_refused(tmp_path, tensorflow):
         assert name in str(error.value)
 
 
+def test_a_file_whose_weights_were_damaged_is_refused(trained, tmp_path):
+    content = bytearray(trained[2].files[0].read_bytes())
+    with zipfile.ZipFile(trained[2].files[0]) as file:
+        weights = file.getinfo("model.weights.h5")
+    content[weights.header_offset + weights.file_size // 2] ^= 1
+    (tmp_path / "flipped.keras").write_bytes(content)
+    with pytest.raises(ValueError, match=r"flipped\.keras is damaged \(the checksum of its model\.weights\.h5"):
+        photos.load(tmp_path / "flipped.keras")
+    (tmp_path / "cut.keras").write_bytes(content[:-1000])
+    with pytest.raises(ValueError, match=r"cut\.keras is not a Keras model"):
+        photos.load(tmp_path / "cut.keras")
+
+
+def test_what_was_trained_in_mixed_precision_is_written_and_measured_in_float32(drawings, tmp_path, tensorflow):
+    import keras
+
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        made = photos.train(drawings.path, tmp_path / "bars.keras", BACKBONE, epochs=1, progress=False)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    model = photos.load(made.files[0]).model
+    assert {layer.compute_dtype for layer in models.all_layers(model)} == {"float32"}
+    logits = model.predict(made.task.val.images().astype("float32"), verbose=0)
+    np.testing.assert_allclose(logits, made.report.outputs, rtol=1e-3, atol=1e-3 * np.abs(logits).max())
+    stage = next(stage for stage in made.stages if stage["stage"] == made.kept)
+    halves = stage["report"].outputs / made.temperature  # what float16 gave
+    assert 1e-5 < np.abs(logits - halves).max() < 0.05 * np.abs(logits).max()
+
+
 # --- predict ----------------------------------------------------------------------------------------------------------
 
 
@@ -346,10 +378,17 @@ def test_a_file_that_is_no_image_is_reported_and_the_others_go_on(classifier, fo
     good = folder.put("good.png", drawing("box", 400))
     words = folder.put("words.txt", b"a shopping list")
     missing = folder.path / "missing.png"
-    found = classifier.predict([words, good, missing, folder.path, folder.put("empty.jpg", b"")])
+    found = classifier.predict([words, good, missing, folder.path, folder.put("empty.jpg", b""), 300 * "a", good / "b"])
     problems = [prediction.problem for prediction in found]
     assert problems[1] is None and found[1].classes[0][0] in KINDS
-    for place, text in ((0, "not an image"), (2, "there is no such file"), (3, "a folder"), (4, "the file is empty")):
+    for place, text in (
+        (0, "not an image"),
+        (2, "there is no such file"),
+        (3, "a folder"),
+        (4, "the file is empty"),
+        (5, "cannot be read"),  # a name that is too long
+        (6, "cannot be read"),  # below a file
+    ):
         assert problems[place].startswith(text) and found[place].classes == ()
 
 
@@ -528,6 +567,45 @@ def test_an_interrupted_training_ends_where_the_whole_one_ends(folder, tmp_path,
     assert not out.with_suffix(".backup").exists()
 
 
+@pytest.mark.parametrize(
+    ("files", "interruption"),
+    [
+        ("probe.npz", (evaluation, "model_card", 0)),  # when all is trained
+        ("fine-tuned.npz", (evaluation, "model_card", 0)),
+        ("training-*.npz", ("keras.Model", "fit", 2)),  # after two epochs
+        ("*.npy", (evaluation, "model_card", 0)),  # the features of the probe
+        ("tlutils-training.txt", (evaluation, "model_card", 0)),  # whose backup this is
+    ],
+)
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_damaged_backup_ends_with_the_same_weights_and_no_traceback(
+    folder, tmp_path, tensorflow, blank_probe, monkeypatch, files, interruption, damage
+):
+    import keras
+
+    drawings, out = draw(folder, 12), tmp_path / "parts.keras"
+    whole = run(drawings, tmp_path / "whole.keras")
+    assert whole.kept == "fine-tuned"
+    owner, *where = interruption
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupted(patch, keras.Model if owner == "keras.Model" else owner, *where)
+        run(drawings, out)
+    (file,) = out.with_suffix(".backup").glob(files)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x80
+    file.write_bytes(content if damage == "changed" else content[: len(content) // 2])
+    if files == "*.npy":
+        out.with_suffix(".backup").joinpath("probe.npz").unlink()  # so that the features are needed again
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", CheckpointWarning)
+        made = run(drawings, out)
+    said = [str(warning.message) for warning in warned if warning.category is CheckpointWarning]
+    assert len(said) == (file.suffix == ".npz") and all(f"{file.name} is damaged" in text for text in said)
+    assert same(made.model.get_weights(), whole.model.get_weights())
+    assert same(photos.load(out).model.get_weights(), whole.model.get_weights())
+    assert not out.with_suffix(".backup").exists()
+
+
 def test_the_backup_of_another_training_is_not_gone_on_from(drawings, tmp_path, tensorflow, monkeypatch, capsys):
     out = tmp_path / "bars.keras"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -535,7 +613,8 @@ def test_the_backup_of_another_training_is_not_gone_on_from(drawings, tmp_path, 
         photos.train(drawings.path, out, BACKBONE, epochs=0, progress=False)
     draw(drawings, 1, start=40)
     made = photos.train(drawings.path, out, BACKBONE, epochs=0, progress=True)
-    assert "going on" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "going on" not in printed and f"starting anew: {out.with_suffix('.backup')} was of another" in printed
     fresh = photos.train(drawings.path, tmp_path / "fresh.keras", BACKBONE, epochs=0, progress=False)
     assert same(made.model.get_weights(), fresh.model.get_weights())
 
@@ -544,14 +623,14 @@ def test_what_a_killed_process_leaves_of_a_backup_is_known_again(drawings, tmp_p
     out, unlink = tmp_path / "bars.keras", Path.unlink
 
     def interrupted_at_the_key(path, **options):
-        if path.name == "training.txt":
+        if path.name == "tlutils-training.txt":
             raise KeyboardInterrupt
         unlink(path, **options)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "unlink", interrupted_at_the_key)
         photos.train(drawings.path, out, BACKBONE, epochs=0, progress=False)
-    assert out.exists() and [path.name for path in out.with_suffix(".backup").iterdir()] == ["training.txt"]
+    assert out.exists() and [path.name for path in out.with_suffix(".backup").iterdir()] == ["tlutils-training.txt"]
     photos.train(drawings.path, out, BACKBONE, epochs=0, overwrite=True, progress=False)
     assert not out.with_suffix(".backup").exists()
 
@@ -591,30 +670,35 @@ def killed(when, folder, out):
     return subprocess.run([sys.executable, "-c", KILLED, when, *command], capture_output=True, text=True, cwd=ROOT)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
-def test_killed_at_epoch_boundaries_and_anywhere_it_ends_with_the_same_weights(folder, tmp_path, tensorflow):
-    draw(folder, 30)
-    whole = killed("never", folder.path, tmp_path / "whole.keras")
+@pytest.fixture(scope="module")
+def not_killed(tmp_path_factory, tensorflow):
+    """The folder, and the training that the killed ones are to end like: ``(folder, model file, its seconds)``."""
+    home = tmp_path_factory.mktemp("killed")
+    folder = draw(Folder(home / "drawings"), 20)
+    whole = killed("never", folder.path, home / "whole.keras")
     assert whole.returncode == 0, whole.stderr
     assert "Kept: the fine-tuned model" in whole.stdout
-    expected = photos.load(tmp_path / "whole.keras").model.get_weights()
-    seconds = float(re.search(r"seconds ([\d.]+)", whole.stdout)[1])
-    shares = np.random.default_rng(6).uniform(0.05, 0.95, 3)
-    for i, when in enumerate(["epoch1", "epoch2", "epoch3", *(f"second{share * seconds}" for share in shares)]):
-        out = tmp_path / f"killed{i}.keras"
-        cut = killed(when, folder.path, out)
-        while cut.returncode == 0:  # it was faster than the whole run: kill it earlier
-            for file in tmp_path.glob(f"killed{i}.*"):
-                file.unlink()
-            when = f"second{float(when[6:]) / 2}"
-            cut = killed(when, folder.path, out)
-        assert cut.returncode == -signal.SIGKILL and not out.exists()
-        begun = (out.with_suffix(".backup") / "training.txt").is_file()
-        assert begun or when.startswith("second")
-        rest = killed("never", folder.path, out)
-        assert rest.returncode == 0, rest.stderr
-        assert ("going on from" in rest.stdout) == begun
-        assert same(photos.load(out).model.get_weights(), expected), when
-        assert out.with_suffix(".json").read_bytes() == (tmp_path / "whole.json").read_bytes()
-        assert sorted(path.suffix for path in tmp_path.glob(f"killed{i}.*")) == [".json", ".keras", ".md", ".png"]
+    return folder.path, home / "whole.keras", float(re.search(r"seconds ([\d.]+)", whole.stdout)[1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("when", ["epoch1", "epoch2", "epoch3", *np.random.default_rng(6).uniform(0.05, 0.95, 3)])
+def test_killed_at_an_epoch_boundary_or_anywhere_it_ends_with_the_same_weights(not_killed, tmp_path, when):
+    folder, whole, seconds = not_killed
+    out, when = tmp_path / "killed.keras", when if isinstance(when, str) else f"second{when * seconds}"
+    cut = killed(when, folder, out)
+    while cut.returncode == 0:  # it was faster than the whole run: kill it earlier
+        for file in tmp_path.glob("killed.*"):
+            file.unlink()
+        when = f"second{float(when[6:]) / 2}"
+        cut = killed(when, folder, out)
+    assert cut.returncode == -signal.SIGKILL and not out.exists(), cut.stderr
+    begun = (out.with_suffix(".backup") / "tlutils-training.txt").is_file()
+    assert begun or when.startswith("second")
+    rest = killed("never", folder, out)
+    assert rest.returncode == 0, rest.stderr
+    assert ("going on from" in rest.stdout) == begun
+    assert same(photos.load(out).model.get_weights(), photos.load(whole).model.get_weights())
+    assert out.with_suffix(".json").read_bytes() == whole.with_suffix(".json").read_bytes()
+    assert sorted(path.suffix for path in tmp_path.glob("killed.*")) == [".json", ".keras", ".md", ".png"]

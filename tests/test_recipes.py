@@ -1,11 +1,13 @@
 """Recipes that people copy: they do what their descriptions say, faults included."""
 
 import hashlib
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tlutils import backbones, data, models, recipes, runtime
+from tlutils import backbones, data, models, recipes, results, runtime
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -124,3 +126,42 @@ def test_validation_images_become_the_test_where_there_is_none():
     assert "validation images take its place" in inside.notes[-1]
     with pytest.raises(ValueError, match="neither test nor validation"):
         recipes.as_test(data.from_arrays("nothing", images(20)))
+
+
+# --- the study of chapter 13 ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def study():
+    file = Path(__file__).parents[1] / "experiments" / "classic_recipe.py"
+    spec = importlib.util.spec_from_file_location("classic_recipe", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_each_change_changes_one_thing(study):
+    backbone = backbones.load("pocket_vgg")
+    built = {step: study._whole(step, backbone, 10) for step in ("preprocessed", "slow", "small")}
+    assert built["slow"].count_params() == built["preprocessed"].count_params()
+    assert built["small"].count_params() == backbone.parameters + 96 * 10 + 10
+    rates = {step: float(model.optimizer.learning_rate) for step, model in built.items()}
+    assert rates == pytest.approx({"preprocessed": 1e-3, "slow": 1e-4, "small": 1e-3})
+    for model in built.values():
+        assert type(model.optimizer).__name__ == "Adam"
+        assert not model.non_trainable_weights  # a VGG has no moving statistics
+
+
+def test_the_study_is_complete_and_its_last_epoch_is_its_result(study):
+    rows = results.load(study.NAME)["rows"]
+    networks = {("pocket_vgg", step) for step in study.RUNS}
+    networks |= {(name, step) for name in study.OTHERS for step in ("pooled", "tuned")}
+    measured = [(row["backbone"], row["step"], row["labels_per_class"], row["seed"]) for row in rows]
+    wanted = {(*network, k, seed) for network in networks for k in study.BUDGETS for seed in study.SEEDS}
+    assert set(measured) == wanted and len(measured) == len(wanted)
+    for row in rows:
+        assert ("by_epoch" in row) == (row["step"] not in ("pooled", "tuned"))
+        if "by_epoch" in row:
+            assert len(row["by_epoch"]) == len(row["val_loss"]) == study.EPOCHS
+            assert row["by_epoch"][-1] == row["correct"]
+        assert (row["moved"] == 0) == (row["step"] in ("frozen", "pooled")) or row["step"] == "tuned"

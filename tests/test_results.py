@@ -290,8 +290,10 @@ def test_the_stored_experiments_of_this_clone_can_be_read():
 NUMBERS = {"accuracy": "accuracy <of the probe>", "images": "images", "gap": "gap", "typo": "typo"}
 
 
-def kept(rows, **metrics):
-    origin = {"dataset": "photos", "images": 1234, "classes": 3, "backbone": "mobilenet_v2", "peak_mb": 2345}
+def kept(rows, origin=(), **metrics):
+    origin = {"dataset": "photos", "images": 1234, "classes": 3, "backbone": "mobilenet_v2", "peak_mb": 2345} | dict(
+        origin
+    )
     results.save("full/01_a", rows, metrics=metrics, command="tlutils run 01_a", seconds=90, **origin)
 
 
@@ -312,10 +314,13 @@ def test_a_stored_run_is_a_table_its_claims_and_its_origin(stored):
     assert [line.split()[-1] for line in lines[1:5]] == ["0.928", "1,234", "1e-05", "recorded"]
     assert lines[5] == (
         "mobilenet_v2 on photos: 1,234 images, 3 classes; at most 2.3 GB of memory. "
-        "2 of 3 claims of the chapter did not hold there:"
+        "2 of 3 claims of the chapter did not hold in that run:"
     )
     assert lines[6:8] == ["- c < d", "- e"]
-    assert lines[8] == results.provenance_line(results.load("full/01_a"))
+    assert lines[8:] == [
+        results.provenance_line(results.load("full/01_a")),
+        "What its networks computed was not counted.",
+    ]
     page = box._repr_html_()
     assert "accuracy &lt;of the probe&gt;" in page and "<li>c &lt; d</li><li>e</li>" in page
     assert "<code>tlutils run 01_a</code>" in page
@@ -324,7 +329,49 @@ def test_a_stored_run_is_a_table_its_claims_and_its_origin(stored):
 def test_where_all_claims_held_it_says_so(stored):
     kept([{"claim": "a", "held": True}, {"claim": "b", "held": True}], accuracy=1)
     page = results.at_imagenet_scale("01_a", NUMBERS)._repr_html_()
-    assert "All 2 claims of the chapter held there." in page and "<ul>" not in page
+    assert "All 2 claims of the chapter held in that run." in page and "<ul>" not in page
+
+
+def test_a_failed_claim_that_only_goes_on_brings_the_one_before_it(stored):
+    claims = [("it learns by heart", True), ("and is of no use", False), ("but it is fast", False), ("android", False)]
+    kept([{"claim": text, "held": held} for text, held in claims])
+    items = [line for line in str(results.at_imagenet_scale("01_a", NUMBERS)).splitlines() if line.startswith("- ")]
+    assert items == [
+        "- (it learns by heart) and is of no use",
+        "- ((it learns by heart) and is of no use) but it is fast",
+        "- android",
+    ]
+
+
+# At 5 % of 8.1e12 operations a second, two for each multiply-add. The 3,670 photographs of flowers are five times 734.
+MINUTE = 12_150_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [
+        ({}, "Counted: 48.6 trillion multiply-adds of networks. A T4 at 5% of its float32 peak (8.1 TFLOPS, "),
+        ({}, " takes about 4 minutes for them, and about 20 minutes with the 3,670 images of flowers: an estimate, "),
+        ({"images": 3670, "dataset": "flowers"}, "takes about 4 minutes for them: an estimate, not a measurement."),
+        ({"multiply_adds": MINUTE // 10}, "Counted: 1.22 trillion"),
+        ({"multiply_adds": MINUTE // 10}, "takes less than a minute for them, and less than a minute with the 3,670"),
+        ({"multiply_adds": MINUTE}, "takes about 1 minute for them"),
+        ({"uncounted": ["a"]}, "of networks (without 1 network that cannot be counted). A T4"),
+        ({"uncounted": ["a", "b"]}, "of networks (without 2 networks that cannot be counted). A T4"),
+    ],
+)
+def test_what_was_counted_is_shown_with_an_estimate_for_a_t4(stored, origin, words):
+    kept([], {"images": 734, "uncounted": [], "multiply_adds": 4 * MINUTE} | origin)
+    assert words in str(results.at_imagenet_scale("01_a", NUMBERS)).splitlines()[-1]
+
+
+def test_each_recorded_chapter_fits_a_t4_in_15_minutes():
+    recorded = sorted(path.stem for path in (results._stored_folders()[0] / "full").glob("*.json"))
+    assert recorded
+    runs = {name: results.load(f"full/{name}") for name in recorded}
+    assert [name for name, run in runs.items() if not run.get("multiply_adds")] == [], "record these once more"
+    minutes = {name: max(results.t4_minutes(run)) for name, run in runs.items()}
+    assert max(minutes.values()) < 15, minutes
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,13 @@ results.claim("Transfer beats scratch.", True)
 results.claim("More is better.", False)
 results.record("accuracy", 0.9285)
 """
+COUNTS = """
+from tlutils import runtime
+runtime.setup(gpu="off")
+import keras, numpy as np
+network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
+_ = network.predict(np.zeros((7, 4)), verbose=0)
+"""
 
 
 @pytest.fixture
@@ -247,7 +254,7 @@ def test_what_a_notebook_measured_at_imagenet_scale_comes_back(tmp_path, stored,
     good = write_notebook(tmp_path / "01_good.ipynb", device, CLAIMS)
     bad = write_notebook(tmp_path / "02_bad.ipynb", device, CLAIMS, "1 / 0")
     parameters = {"PROFILE": "full", "SEED": 3, "DATASET": str(folder.path), "BACKBONE": "mobilenet_v2"}
-    outcomes = runner.run([good, bad], tmp_path / "out", parameters, record=True)
+    outcomes = runner.run([good, bad], tmp_path / "out", parameters, jobs=2, record=True)
     assert [outcome.status for outcome in outcomes] == ["ok", "failed"]
     (path,) = stored.rglob("*.json")
     assert path == stored / "full" / "01_good.json"
@@ -263,11 +270,11 @@ def test_what_a_notebook_measured_at_imagenet_scale_comes_back(tmp_path, stored,
     assert (found["dataset"], found["images"], found["classes"]) == ("photos", 14, 2)
     assert found["backbone"] == "mobilenet_v2" and found["machine"] == results.machine() | {"device": "Tesla T4"}
     assert found["seconds"] == round(outcomes[0].seconds, 1) and found["peak_mb"] == round(outcomes[0].peak_mb)
-    options = "--profile full --seed 3 --dataset photos --backbone mobilenet_v2"
+    options = "--profile full --seed 3 --dataset photos --backbone mobilenet_v2 --jobs 2"
     assert found["command"] == f"tlutils run 01_good {options} --record"
 
     shown = str(results.at_imagenet_scale("01_good", {"accuracy": "of the probe"}))
-    assert "0.928" in shown and "1 of 2 claims of the chapter did not hold there:\n- More is better.\n" in shown
+    assert "0.928" in shown and "1 of 2 claims of the chapter did not hold in that run:\n- More is better.\n" in shown
     assert "Not run yet." in str(results.at_imagenet_scale("02_bad", {"accuracy": "of the probe"}))
 
 
@@ -278,6 +285,18 @@ def test_the_defaults_of_the_full_profile_are_stored_by_name(tmp_path, stored, m
     found = results.load("full/01_good")
     assert (found["dataset"], found["backbone"]) == ("patterns", "mobilenet_v2")
     assert found["machine"]["device"] is None, "it did not say on what it ran"
+    assert found["multiply_adds"] is None, "it used no network"
+
+
+def test_what_networks_compute_is_counted_while_results_are_recorded(tmp_path, stored, monkeypatch):
+    monkeypatch.setitem(runner.runtime.BUDGETS["full"], "dataset", "patterns")
+    path = write_notebook(tmp_path / "01_good.ipynb", COUNTS)
+    outcome, notebook = run_one(path, tmp_path / "out", {"PROFILE": "full"}, record=True)
+    assert (outcome.multiply_adds, outcome.uncounted) == (7 * 4 * 5, [])
+    assert results.load("full/01_good")["multiply_adds"] == 7 * 4 * 5
+    assert "Counter" not in nbformat.writes(notebook), "what counts is no part of the notebook"
+    outcome, _ = run_one(path, tmp_path / "out")
+    assert outcome.status == "ok" and outcome.multiply_adds is None
 
 
 @pytest.mark.parametrize(

@@ -156,15 +156,41 @@ def test_another_keras_backend_is_refused(monkeypatch):
 
 
 def test_what_is_written_while_loading_is_shown_only_if_loading_fails(capfd):
-    with runtime._quiet_stderr():
+    with runtime.quiet_stderr():
         os.write(2, b"Could not find cuda drivers\n")
     assert capfd.readouterr().err == ""
-    with pytest.raises(OSError, match="broken"), runtime._quiet_stderr():
+    with pytest.raises(OSError, match="broken"), runtime.quiet_stderr():
         os.write(2, b"undefined symbol\n")
         raise OSError("broken")
     assert capfd.readouterr().err == "undefined symbol\n"
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "after\n"
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("progress", "variable", "terminal", "notebook", "shown"),
+    [
+        (True, "0", False, False, True),
+        (False, "1", True, True, False),
+        (None, "1", False, False, True),
+        (None, "0", True, True, False),
+        (None, None, True, False, True),
+        (None, None, False, True, True),
+        (None, None, False, False, False),
+    ],
+)
+def test_progress_is_shown_where_somebody_looks(monkeypatch, progress, variable, terminal, notebook, shown):
+    monkeypatch.delenv("TLUTILS_PROGRESS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("TLUTILS_PROGRESS", variable)
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda: terminal))
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    if notebook:
+        monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
+    assert runtime.shows_progress(progress) is shown
 
 
 # --- device -----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tracemalloc
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from tlutils import backbones, data, engines, features, models, runtime, training
+from tlutils.checkpoints import CheckpointWarning
 
 FAMILIES = ("pocket_vgg", "pocket_resnet", "pocket_inception", "pocket_mobilenet")
 SIZE = 16
@@ -675,6 +677,26 @@ def test_the_frozen_part_runs_once_whatever_the_epochs(model, passes):
     assert sorted(passes) == [6, 18]
 
 
+def test_activations_that_memory_could_not_hold_are_not_kept(monkeypatch, model, passes):
+    task, start, ends = digits(6, val=2), model.get_weights(), []
+    options = {"epochs": 2, "start": "as_is", "progress": False}
+    frozen = models.split(model, 1)[0]
+    size = 4 * 24 * int(np.prod(frozen.output_shape[1:]))  # float32, for all images
+    for limit, cache in ((size, True), (size - 1, True), (size, False)):
+        model.set_weights(start)
+        monkeypatch.setattr(training, "MOST_KEPT", limit)
+        passes.clear()
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            training.fine_tune(model, task, 1, cache=cache, **options)
+        assert [str(w.message) for w in warned if "activations would take" in str(w.message)] == [
+            "the frozen activations would take 0.0 GB; the whole network runs each epoch"
+        ] * (cache and limit < size)
+        assert bool(passes) == (cache and limit == size)
+        ends.append(model.get_weights())
+    assert same(*ends[1:])
+
+
 def test_the_activations_are_kept_once_whatever_the_order():
     """Neither a new order nor an epoch copies them in Python's memory, and each batch holds what it should."""
     import keras
@@ -1110,6 +1132,29 @@ def test_a_resumed_run_does_not_repeat_epochs(monkeypatch, tmp_path, model, fits
     fits.clear()
     training.fine_tune(model, digits(), 1, epochs=5, start="as_is", backup_dir=tmp_path)
     assert len(fits) == 3
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda whole: b"", lambda whole: whole[:-99], lambda whole: whole[:500] + whole[501:]]
+)
+def test_a_damaged_backup_is_named_and_training_starts_again(monkeypatch, tmp_path, model, fits, damage):
+    task, start = digits(6, val=2), model.get_weights()
+    options = {"blocks": 1, "epochs": 4, "learning_rate": 0.01, "start": "as_is", "patience": 9}
+    whole = training.fine_tune(model, task, **options)
+    expected = model.get_weights()
+    model.set_weights(start)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 3)
+        training.fine_tune(model, task, backup_dir=tmp_path, **options)
+    model.set_weights(start)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    fits.clear()
+    with pytest.warns(CheckpointWarning, match=f"{file.name} is damaged .* computed again"):
+        again = training.fine_tune(model, task, backup_dir=tmp_path, **options)
+    assert len(fits) == 4 and again.history == whole.history
+    assert same(model.get_weights(), expected)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_training_from_scratch_resumes_as_well(monkeypatch, tmp_path, model):

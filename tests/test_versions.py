@@ -20,8 +20,10 @@ LINES = [line for line in (ROOT / "tests" / "versions.txt").read_text().splitlin
 # What a release of TensorFlow pins by itself; everything else is installed as constraints.txt has it.
 FREE = {"tensorflow", "keras", "numpy", "ml-dtypes", "tensorboard", "protobuf", "h5py", "flatbuffers", "grpcio"}
 TESTS = [
-    *("backbones", "cost", "engines", "features", "models", "surgery", "training", "transferability"),
-    *("diagnose", "evaluation", "explain", "reference", "reference_networks", "runtime", "sources", "zoo"),
+    *("backbones", "checkpoints", "cost", "engines", "features", "models", "surgery", "training"),
+    *("diagnose", "evaluation", "explain", "reference", "reference_networks", "runtime", "sources"),
+    *("transferability", "zoo"),
+    *("downloads", "photos", "recipes", "sounds"),
 ]
 
 

@@ -362,19 +362,18 @@ def _train(arguments):
     with _in_one_line():
         try:
             print(runtime.setup(arguments.gpu, arguments.seed), flush=True)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", _import("data").DataWarning)  # they stand in the summary
-                trained = photos.train(
-                    source,
-                    out,
-                    backbone,
-                    image_size=arguments.image_size,
-                    epochs=arguments.epochs,
-                    augment=arguments.augment,
-                    seed=arguments.seed,
-                    overwrite=arguments.overwrite,
-                    progress=True,
-                )
+            warnings.simplefilter("ignore", _import("data").DataWarning)  # they stand in the summary
+            trained = photos.train(
+                source,
+                out,
+                backbone,
+                image_size=arguments.image_size,
+                epochs=arguments.epochs,
+                augment=arguments.augment,
+                seed=arguments.seed,
+                overwrite=arguments.overwrite,
+                progress=True,
+            )
         except runtime.GPURequiredError as error:
             raise CommandError(str(error), NO_GPU) from None
         except photos.PlaceError as error:
@@ -426,20 +425,30 @@ def _predict(arguments):
 
 
 def _classifier(path):
-    try:
-        with _in_one_line():
-            return _import("photos").load(path)
-    except FileNotFoundError as error:
-        raise CommandError(str(error), USAGE) from None
+    if not Path(path).expanduser().is_file():
+        raise CommandError(f"there is no model at {path}: give a file that tlutils train wrote (.keras)", USAGE)
+    with _in_one_line():
+        _import("runtime").setup()  # among other things, it leaves the rest of a GPU's memory to others
+        return _import("photos").load(path)
 
 
 @contextlib.contextmanager
 def _in_one_line():
-    """End the command with what the package says of a failure."""
-    try:
-        yield
-    except (ValueError, RuntimeError, ImportError) as error:
-        raise CommandError(" ".join(str(error).split())) from None
+    """End the command with what the package says of a failure, and show warnings without where they come from."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # they name no file; what cannot be read is reported anyway
+        warnings.simplefilter("ignore", DeprecationWarning)  # for the authors of libraries
+        warnings.showwarning = lambda message, *_: print(f"tlutils: {_joined(message)}", file=sys.stderr)
+        try:
+            yield
+        except MemoryError:
+            raise CommandError("there is not enough memory: close other programs, or give fewer images") from None
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise CommandError(_joined(error)) from None
+
+
+def _joined(message):
+    return " ".join(str(message).split())
 
 
 def _expanded(names):

@@ -1,12 +1,15 @@
 """What a Keras model costs: multiply-adds, memory of activations, time; all computed from the model itself.
 
 The counts come from the TensorFlow graph of one pass, so they hold for any model that can be traced, also for one that
-is no chain of Keras layers. Chapter 02 explains and uses them.
+is no chain of Keras layers. Chapter 02 explains and uses them. :class:`Counter` adds up what a whole run has computed.
 """
 
+import functools
 import math
 import string
+import sys
 import time
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +40,16 @@ IMAGENET_TOP1 = {
 """Published share of ImageNet's validation photographs that a network names right at the first guess, with Keras'
 weights and its classifier, at the image size it was trained with. By the names of :mod:`tlutils.backbones`."""
 
+T4_FLOPS = 8.1e12
+"""Peak of an NVIDIA T4 in float32, in floating-point operations a second (NVIDIA's data sheet of the T4)."""
+T4_SHARE = 0.05
+"""Share of that peak which :func:`t4_minutes` assumes. It is an assumption, low on purpose: small batches and depthwise
+convolutions leave most of a GPU idle, and nothing is added for tensor cores."""
+
+# How many models a Counter keeps before it finds out what they cost, and how many ways of using a model it can count.
+_MOST_WAITING = 12
+_MOST_PASSES = 4096
+
 # Where one output number is a sum over the filter; its shape is (positions…, channels in a group, filters).
 _CONVOLUTIONS = {"Conv", "Conv2D", "Conv3D"}
 _TRANSPOSED = {"Conv2DBackpropInput", "Conv3DBackpropInputV2"}
@@ -51,6 +64,8 @@ _ALIASES = {
 }
 # Operations that only ask how large a tensor is.
 _SHAPE_ONLY = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "BroadcastGradientArgs"}
+# Operations that let no gradient through.
+_STOPS = {"StopGradient", "PreventGradient"}
 # Operations that can write their output over an input of the same size.
 _IN_PLACE = {
     *("Add", "AddV2", "AddN", "Sub", "Mul", "RealDiv", "Div", "BiasAdd", "Neg", "Square", "Sqrt", "Rsqrt", "Exp"),
@@ -194,6 +209,141 @@ def latency(model, input_shape=None, batch_size=1, repeats=20):
     return float(np.median(seconds[2:]))
 
 
+# --- a whole run ------------------------------------------------------------------------------------------------------
+
+
+class Counter:
+    """Adds up the multiply-adds of what networks compute between ``start()`` and ``stop()``, or in a ``with`` block.
+
+    Counted are the batches that really go through ``fit``, ``evaluate`` and ``predict`` of any keras.Model, and through
+    :func:`tlutils.features.extract`; what is read back from a cache costs nothing. A batch that is only looked at
+    costs its images' :func:`multiply_adds`. One that is trained on costs the backward pass as well: as much again for
+    each weight that learns, and as much again for each input that has to pass gradients on to weights below. So a
+    frozen trunk is paid once, and what trains about three times.
+
+    Not counted: models that are called directly, a ``train_step`` of one's own, Keras steps that were traced before
+    ``start()``, optimizers, images that are decoded or changed, NumPy and scikit-learn.
+
+    What networks compute stays the same. Each is traced once more to see what it costs, which takes a part of a second:
+    when :attr:`multiply_adds` is read, and in a notebook at the end of each cell, so that no cell that takes the time
+    takes that time too. Until then the counter keeps the model.
+    """
+
+    running = None  # the one that counts at the moment
+
+    def __init__(self):
+        tf = require_tensorflow()
+        self._known = weakref.WeakKeyDictionary()  # model → how it is called → number of its _Passes
+        self._passes = []
+        # One variable for all that is to come: a step that is traced a second time may not create another.
+        with tf.device("CPU:0"):
+            self._images = tf.Variable(tf.zeros(_MOST_PASSES, tf.int64), trainable=False)
+        self._uncounted = set()
+
+    @property
+    def multiply_adds(self):
+        """The number so far."""
+        self._settle()
+        images = self._images.numpy().tolist()
+        return sum(n * passes.each for n, passes in zip(images, self._passes))
+
+    @property
+    def uncounted(self):
+        """Names of the models whose graph does not say what they cost, see the errors of :func:`multiply_adds`."""
+        self._settle()
+        return self._uncounted
+
+    def start(self):
+        import keras
+
+        self._replaced = {name: getattr(keras.Model, name) for name in ("train_step", "test_step", "predict_step")}
+        for name, step in self._replaced.items():
+            setattr(keras.Model, name, self._counting(step, training=name == "train_step"))
+        if shell := _shell():
+            shell.events.register("post_run_cell", self._settle)
+        Counter.running = self
+        return self
+
+    def stop(self, *_):
+        import keras
+
+        for name, step in self._replaced.items():
+            setattr(keras.Model, name, step)
+        if shell := _shell():
+            shell.events.unregister("post_run_cell", self._settle)
+        Counter.running = None
+
+    __enter__, __exit__ = start, stop
+
+    def add(self, model, inputs, training=False):
+        """Count a batch: a tensor of images, or whatever structure of tensors the model takes, batch first."""
+        try:
+            self._add(model, inputs, model.trainable_variables if training else [])
+        except Exception:  # whatever it is, it must not end a run that would do without the count
+            self._uncounted.add(model.name)
+
+    def _add(self, model, inputs, learning):
+        tf = require_tensorflow()
+        specs = tf.nest.map_structure(lambda x: tf.TensorSpec((1, *x.shape[1:]), x.dtype), inputs)
+        key = (*map(id, learning), *tf.nest.flatten(specs))
+        known = self._known.setdefault(model, {})
+        if key not in known:
+            if len(self._passes) == _MOST_PASSES:
+                raise ValueError(f"more than {_MOST_PASSES} models, or ways of calling them, cannot be counted")
+            if sum(passes.model is not None for passes in self._passes) >= _MOST_WAITING:
+                with tf.init_scope():  # we may be inside the graph of a step
+                    self._settle()
+            known[key] = len(self._passes)
+            self._passes.append(_Passes(model, specs, learning))
+        images = tf.shape(tf.nest.flatten(inputs)[0], out_type=tf.int64)[0]
+        self._images.assign_add(images * tf.one_hot(known[key], _MOST_PASSES, dtype=tf.int64))
+
+    def _counting(self, step, training):
+        @functools.wraps(step)
+        def counted(model, data):
+            import keras
+
+            result = step(model, data)
+            self.add(model, keras.utils.unpack_x_y_sample_weight(data)[0], training)
+            return result
+
+        return counted
+
+    def _settle(self, *_):
+        """Find out what an image costs where that is not known yet."""
+        for passes in self._passes:
+            if passes.model is not None and not passes.settle():
+                self._uncounted.add(passes.model.name)
+            passes.model = passes.learning = None
+
+
+class _Passes:
+    """One way in which images go through a model, and what each of them costs."""
+
+    def __init__(self, model, specs, learning):
+        self.model, self.specs, self.learning = model, specs, learning
+        self.each = 0
+
+    def settle(self):
+        """Find out the cost; return whether that was possible."""
+        model = self.model
+        try:
+            self.each = _count(_trace(lambda inputs: model(inputs, training=False), self.specs), self.learning)
+        except Exception:  # as in Counter.add
+            return False
+        return True
+
+
+def _shell():
+    """The notebook's IPython, or ``None`` outside of one."""
+    return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+
+
+def t4_minutes(multiply_adds):
+    """Minutes that an NVIDIA T4 takes for so many multiply-adds at ``T4_SHARE`` of its peak: an estimate."""
+    return 2 * multiply_adds / (T4_FLOPS * T4_SHARE) / 60
+
+
 # --- the graph --------------------------------------------------------------------------------------------------------
 
 
@@ -212,8 +362,8 @@ def _shape(model, input_shape):
     return tuple(int(side) for side in shape)
 
 
-def _trace(function, shape, batch_size):
-    """The graph of a function of images; functions that it calls are written out in the same graph."""
+def _trace(function, specs):
+    """The graph of a function of such tensors; functions that it calls are written out in the same graph."""
     tf = require_tensorflow()
     eager = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(
@@ -221,22 +371,40 @@ def _trace(function, shape, batch_size):
     )  # about the functions inside: the one traced here becomes a graph all the same
     try:
         traced = tf.function(function, autograph=False)
-        return traced.get_concrete_function(tf.TensorSpec((batch_size, *shape), tf.float32)).graph
+        return traced.get_concrete_function(specs).graph
     except (ValueError, tf.errors.InvalidArgumentError) as error:
-        raise ValueError(f"the model cannot be called on images of shape {shape}: {error}") from error
+        shapes = " and ".join(str(tuple(spec.shape[1:])) for spec in tf.nest.flatten(specs))
+        raise ValueError(f"the model cannot be called on images of shape {shapes}: {error}") from error
     finally:
         tf.config.run_functions_eagerly(eager)
 
 
+def _images(shape, batch_size):
+    tf = require_tensorflow()
+    return tf.TensorSpec((batch_size, *shape), tf.float32)
+
+
 def _forward(network, shape, batch_size):
-    return _trace(lambda images: network(images, training=False), shape, batch_size)
+    return _trace(lambda images: network(images, training=False), _images(shape, batch_size))
 
 
-def _count(graph):
+def _count(graph, learning=()):
+    """Multiply-adds of a graph; with ``learning``, Keras variables, those of their gradients too.
+
+    The gradient of a product with respect to one of its two factors takes as many multiply-adds as the product. It is
+    needed where the factor is a weight that learns, or is computed with one.
+    """
     total = 0
+    handles = {id(variable.value.handle) for variable in learning}
+    reached = {id(inside) for outside, inside in graph.captures if id(outside) in handles}
     for operation in graph.get_operations():
+        needed = 0
+        if operation.type not in _SHAPE_ONLY | _STOPS:
+            needed = sum(id(tensor) in reached for tensor in operation.inputs)
+        if needed:
+            reached.update(map(id, operation.outputs))
         if operation.type in COUNTED:
-            total += _products(operation)
+            total += _products(operation) * (1 + needed)
         elif any(attribute.HasField("func") for attribute in operation.node_def.attr.values()):
             raise ValueError(
                 f"{operation.name} ({operation.type}) is a loop, a branch or a stored function: how often its "
@@ -343,7 +511,7 @@ def _kept(network, shape, batch_size):
 
     if not weights:
         return 0
-    graph = _trace(step, shape, batch_size)
+    graph = _trace(step, _images(shape, batch_size))
     buffer = _buffers(graph.inputs[0], forward)
     backward = graph.get_operations()[len(forward) :]
     read = [t for operation in backward if operation.type not in _SHAPE_ONLY for t in operation.inputs]

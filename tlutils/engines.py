@@ -83,7 +83,7 @@ def with_keras(model):
 def with_onnx(model, digest, sample, folder=None):
     """The same function, computed by ONNX Runtime at float32.
 
-    A network that is converted for the first time runs a few images with Keras as well, and must give the same.
+    Whether it was converted just now or is read back, it runs a few images with Keras as well, and must give the same.
 
     Args:
         model: keras.Model.
@@ -92,26 +92,30 @@ def with_onnx(model, digest, sample, folder=None):
         folder: Where to keep the converted network, as ``<digest>.onnx``; ``None`` keeps it in memory only.
 
     Raises:
-        EngineError: It cannot be converted, or what comes out differs from what Keras gives.
+        EngineError: It cannot be converted, or what comes out differs from what Keras gives. The function raises it
+            too, where ONNX Runtime fails on the images.
     """
     known, session = _sessions.get(model, (None, None))
     if known != digest:
         kept = Path(folder) / f"{digest}.onnx" if folder else None
         try:
-            session = _kept(kept) or _convert(model, sample, kept)
+            session = _session(model, sample, kept)
         except EngineError as error:
             session = str(error)
         _sessions[model] = digest, session
     if isinstance(session, str):  # nor can it be the next time
         raise EngineError(session)
-    name = session.get_inputs()[0].name
+    name = model.name
 
     def run(images):
         images = np.asarray(images)
         size = min(SHARE, -(-len(images) // THREADS))
         shares = [images[i : i + size] for i in range(0, len(images), size)]
-        with ThreadPoolExecutor(THREADS) as pool:
-            return np.concatenate(list(pool.map(lambda share: session.run(None, {name: share})[0], shares)))
+        try:
+            with ThreadPoolExecutor(THREADS) as pool:
+                return np.concatenate(list(pool.map(lambda share: _outputs(session, share), shares)))
+        except Exception as error:  # ONNX Runtime has a dozen kinds, without a common one
+            raise EngineError(f"ONNX Runtime failed on {name!r} ({_first_line(error)})") from error
 
     return run
 
@@ -133,38 +137,52 @@ def _obstacle(model):
     return None
 
 
-def _kept(file):
-    """The network that was converted before, or ``None`` where there is none or its file was damaged."""
-    try:
-        return _load(file) if file and file.exists() else None
-    except Exception:  # ONNX Runtime has a dozen kinds, without a common one
-        return None
+def _session(model, sample, kept):
+    """The network in ONNX Runtime: as it was converted before, where that is there and still right, or converted."""
+    expected = np.asarray(model(sample, training=False))  # Keras converts no model that has never been called
+    if kept and kept.exists():
+        with contextlib.suppress(Exception):  # the file is damaged; ONNX Runtime has no common kind of exception
+            session = _load(kept)
+            if _difference(session, sample, expected) <= TOLERANCE:
+                return session
+    return _convert(model, sample, expected, kept)
 
 
-def _convert(model, sample, kept):
+def _convert(model, sample, expected, kept):
     folder = kept.parent if kept else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".onnx-", dir=folder) as temporary:
         path = Path(temporary) / "network.onnx"
-        expected = np.asarray(model(sample, training=False))  # Keras converts no model that has never been called
         try:
-            with runtime._quiet_stderr(), _without_notices(), _constants(model):
+            with runtime.quiet_stderr(), _without_notices(), _constants(model):
                 model.export(str(path), format="onnx", verbose=False)
             session = _load(path)
-            found = session.run(None, {session.get_inputs()[0].name: sample})[0]
+            difference = _difference(session, sample, expected)
         except Exception as error:  # tf2onnx and ONNX Runtime raise what they meet
-            lines = str(error).replace(f"{temporary}{os.sep}", "").strip().splitlines() or [type(error).__name__]
-            raise EngineError(f"{model.name!r} could not be converted to ONNX ({lines[0][:200]})") from error
-        difference, largest = np.abs(found - expected).max(), np.abs(expected).max()
-        if not difference <= TOLERANCE * largest:
+            reason = _first_line(error).replace(f"{temporary}{os.sep}", "")
+            raise EngineError(f"{model.name!r} could not be converted to ONNX ({reason})") from error
+        if not difference <= TOLERANCE:
             raise EngineError(
-                f"{model.name!r} gives other features when converted to ONNX (up to {difference:.2g} apart, the "
-                f"largest feature being {largest:.2g})"
+                f"{model.name!r} gives other features when converted to ONNX (up to {difference:.2g} of the largest "
+                "feature apart)"
             )
         if kept:
             os.replace(path, kept)
     return session
+
+
+def _outputs(session, images):
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+def _difference(session, images, expected):
+    """How far what a session gives is from what is expected, at most, as a share of the largest number expected."""
+    return np.abs(_outputs(session, images) - expected).max() / (np.abs(expected).max() or 1)
+
+
+def _first_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _load(path):

@@ -13,17 +13,28 @@ from pathlib import Path
 
 import numpy as np
 
-from tlutils import engines
-from tlutils.runtime import require_tensorflow
+from tlutils import cost, engines
+from tlutils.runtime import require_tensorflow, shows_progress
 
 POOLINGS = ("avg", "max", None)
 PART_SECONDS = 10  # how much work an interruption may cost
+PROGRESS_SECONDS = 10  # from one line of progress to the next
 
 # Keras traces a model before it first runs, which takes longer than the pass itself on a small one.
 _pooled_models = weakref.WeakKeyDictionary()
 
 
-def extract(backbone, examples, cache_dir=None, *, pooling="avg", batch_size=64, engine="auto", augment=None):
+def extract(
+    backbone,
+    examples,
+    cache_dir=None,
+    *,
+    pooling="avg",
+    batch_size=64,
+    engine="auto",
+    augment=None,
+    progress=None,
+):
     """Run every image through a backbone once.
 
     Files are decoded by several threads while the network computes. Beside the features, only the next few batches of
@@ -42,9 +53,11 @@ def extract(backbone, examples, cache_dir=None, *, pooling="avg", batch_size=64,
             float32 and gives the same features within a thousandth of the largest. It is faster on a CPU, but has to
             convert the network first, and keeps the converted one in ``cache_dir`` too. ``"auto"`` takes it where it is
             installed, there is no GPU, and the images are many enough to make up for the conversion: 3,000 photographs
-            of 224×224, or as many pixels. Where it cannot be used, Keras runs the network.
+            of 224×224, or as many pixels. Where it cannot be used, or fails on the way, Keras runs the network.
         augment: Called on each batch of images, see :meth:`~tlutils.data.Examples.batches`; features of images that
             were changed at random are not kept.
+        progress: Say every ten seconds how many images are done; ``None`` does so in a terminal or an interactive
+            notebook.
 
     Returns:
         ndarray: float32, shape (N, features), or (N, h, w, features) with ``pooling=None``.
@@ -64,28 +77,41 @@ def extract(backbone, examples, cache_dir=None, *, pooling="avg", batch_size=64,
     cache_dir = cache_dir if augment is None else None
     chosen, obstacle = engines.choose(engine, model, len(examples) * int(np.prod(examples.image_size)))
     network = _digest(model) if cache_dir or chosen == "onnx" else None
-    store = _Store(cache_dir, examples, network, chosen)
-    if (kept := store.whole()) is not None:
-        return kept
-    forward = engines.with_keras(model)
+
+    def run(engine):
+        store = _Store(cache_dir, examples, network, engine)
+        if (kept := store.whole()) is not None:
+            return kept
+        if engine == "keras":
+            forward = engines.with_keras(model)
+        else:
+            forward = engines.with_onnx(model, network, _few(examples), cache_dir)
+        features, done = store.begun()
+        rest = examples if not done else examples.subset(np.arange(done, len(examples)))
+        shows, shown = shows_progress(progress), time.monotonic()
+        for images, _ in rest.batches(batch_size, augment=augment) if len(rest) else ():
+            found = forward(images)
+            if cost.Counter.running:
+                cost.Counter.running.add(model, images)
+            if features is None:
+                features = np.empty((len(examples), *found.shape[1:]), "float32")
+            features[done : done + len(found)] = found
+            done += len(found)
+            store.keep(features[:done])
+            if shows and time.monotonic() - shown >= PROGRESS_SECONDS:
+                print(f"{done:>{len(f'{len(examples):,}')},} of {len(examples):,} images", flush=True)
+                shown = time.monotonic()
+        store.finish(features)
+        return features
+
     if chosen == "onnx":
         try:
-            forward = engines.with_onnx(model, network, _few(examples), cache_dir)
+            return run("onnx")
         except engines.EngineError as error:
-            obstacle, store = error, _Store(cache_dir, examples, network, "keras")
+            obstacle = error
     if obstacle:
         warnings.warn(f"{obstacle}; Keras runs the network instead", engines.EngineWarning, stacklevel=2)
-    features, done = store.begun()
-    rest = examples if not done else examples.subset(np.arange(done, len(examples)))
-    for images, _ in rest.batches(batch_size, augment=augment) if len(rest) else ():
-        found = forward(images)
-        if features is None:
-            features = np.empty((len(examples), *found.shape[1:]), "float32")
-        features[done : done + len(found)] = found
-        done += len(found)
-        store.keep(features[:done])
-    store.finish(features)
-    return features
+    return run("keras")
 
 
 def _few(examples):
@@ -144,8 +170,10 @@ class _Store:
 def _read(file):
     """An array, or ``None`` where there is no such file or it was damaged."""
     try:
-        return np.load(file)
-    except (OSError, EOFError, ValueError):
+        with file.open("rb") as opened:
+            array = np.lib.format.read_array(opened)
+            return array if opened.read() == _checksum(array) else None
+    except Exception:  # what damage makes NumPy raise has many kinds
         return None
 
 
@@ -154,7 +182,12 @@ def _write(file, array):
     temporary = file.with_suffix(f".{os.getpid()}.part")
     with temporary.open("wb") as opened:
         np.save(opened, array)
+        opened.write(_checksum(array))  # what reads .npy files stops before it
     os.replace(temporary, file)
+
+
+def _checksum(array):
+    return hashlib.sha256(repr((array.shape, array.dtype.str)).encode() + hashlib.sha256(array).digest()).digest()
 
 
 def _pooled(model, pooling):

@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import warnings
 import zipfile
 from dataclasses import dataclass, field, replace
@@ -31,11 +32,11 @@ import numpy as np
 from scipy.special import softmax
 
 import tlutils
-from tlutils import backbones, data, evaluation, models, training
+from tlutils import backbones, checkpoints, data, evaluation, models, training
 from tlutils.folders import layout
 from tlutils.images import check_files, decode
 from tlutils.notes import DataError, Log, listed
-from tlutils.runtime import require_tensorflow
+from tlutils.runtime import require_tensorflow, shows_progress
 from tlutils.tables import as_text, ends_text
 
 # Peak rate of fine-tuning: what profile("full") takes for ImageNet networks, and what book/results/fine_tuning.json
@@ -159,13 +160,14 @@ def train(
 
     Warns:
         DataWarning: Files were skipped or copies dropped; ``task.notes`` has the details.
+        CheckpointWarning: A file of the backup is damaged; what it held is computed again.
     """
     name = backbones.find(backbone)
     source = Path(folder).expanduser()
     source = source if source.is_dir() else folder
     files = _Files(out, source, overwrite)
     known = next(row for row in backbones.describe() if row["name"] == name)
-    say = partial(print, flush=True) if training._shows_progress(progress) else lambda *_: None
+    say = partial(print, flush=True) if shows_progress(progress) else lambda *_: None
 
     task = data.load(source, image_size=image_size or known["image_size"], channels=_CHANNELS, seed=seed)
     if task.kind != "classification":
@@ -179,15 +181,15 @@ def train(
     versions = {"tlutils": tlutils.__version__, "keras": keras.__version__, "backbone": name}
     network = backbones.load(name, input_shape=(*task.image_size, _CHANNELS))
     model = models.classifier(network, task.num_classes)
-    if files.begin(settings | versions, task):
-        say(f"going on from {files.backup}")
+    if before := files.begin(settings | versions, task):
+        say(before)
 
     def probe():
         say(f"linear probe: {name} looks once at {len(task.train):,} images")
-        return training.linear_probe(model, task, cache_dir=files.backup, seed=seed)
+        return training.linear_probe(model, task, cache_dir=files.backup, seed=seed, progress=progress)
 
     def tune():
-        say(f"fine-tuning: the last {settings['blocks']} blocks, at most {epochs} epochs")
+        say(f"fine-tuning: the last {settings['blocks']} blocks, at most {epochs} epoch{'s' * (epochs > 1)}")
         options = {
             "augment": training.augmentation(flip=True) if augment else None,
             "start": "as_is",
@@ -204,9 +206,12 @@ def train(
         kept, why = _decide(stages)
         if kept == "probe":
             model.set_weights(weights)
-        chosen = next(stage for stage in stages if stage["stage"] == kept)
-        temperature = _divide(model, chosen["report"])
-        report = replace(chosen["report"], outputs=chosen["report"].outputs / temperature)
+        report = next(stage["report"] for stage in stages if stage["stage"] == kept)
+        if model.compute_dtype != "float32":
+            model = _in_float32(model)
+            report = evaluation.evaluate(model, task.val, class_names=task.class_names)
+        temperature = _divide(model, report)
+        report = replace(report, outputs=report.outputs / temperature)
         if task.test is not None:
             report = evaluation.evaluate(model, task.test, class_names=task.class_names)
 
@@ -232,7 +237,7 @@ class _Files:
         self.model = Path(out).expanduser()
         self.all = [self.model.with_suffix(suffix) for suffix in (".keras", ".md", ".json", ".png")]
         self.backup = self.model.with_suffix(".backup")
-        self._key = self.backup / "training.txt"
+        self._key = self.backup / "tlutils-training.txt"
         parent = self.model.parent
         if self.model.suffix != ".keras":
             raise PlaceError(f"the name of the model file must end in .keras, and {self.model} does not")
@@ -254,17 +259,18 @@ class _Files:
             raise PlaceError(f"{self.backup} is needed for the state of the training and holds other things: move them")
 
     def begin(self, settings, task):
-        """Make the backup ready; whether there is something to go on from. That of another training is thrown away."""
+        """Make the backup ready; that of another training is thrown away. Gives what there is to say about it."""
         parts = [(part.fingerprint, part.labels.tolist()) for part in (task.train, task.val)]
         described = json.dumps([settings, parts, task.class_names], sort_keys=True)
         key = hashlib.sha256(described.encode()).hexdigest()
-        if self._key.is_file() and self._key.read_text() == key:
-            return True
-        if self._key.is_file():
+        found = self._key.read_bytes() if self._key.is_file() else None
+        if found == key.encode():
+            return f"going on from {self.backup}"
+        if found is not None:
             self._remove()
         self.backup.mkdir(exist_ok=True)
         self._key.write_text(key)
-        return False
+        return f"starting anew: {self.backup} was of another training, with other images or settings" if found else ""
 
     def made(self, suffix):
         """Where a file is written before all of them are moved to their places."""
@@ -294,18 +300,14 @@ class _Files:
 
 def _stage(name, model, task, files, run):
     """One stage of the training, or what an interrupted call has kept of it; the model then holds its weights."""
-    kept = files.backup / f"{name}.npz"
-    if kept.exists():
-        with np.load(kept) as stored:
-            model.set_weights([stored[f"weight_{i}"] for i in range(len(model.weights))])
-            fit = json.loads(str(stored["fit"]))
+    file = files.backup / f"{name}.npz"
+    if kept := checkpoints.load(file):
+        fit, weights = kept
+        model.set_weights(weights)
     else:
         done = run()
         fit = {"history": done.history, "seconds": done.seconds, "best_epoch": done.best_epoch}
-        weights = {f"weight_{i}": weight for i, weight in enumerate(model.get_weights())}
-        temporary = kept.with_suffix(".part.npz")
-        np.savez(temporary, fit=json.dumps(fit), **weights)
-        os.replace(temporary, kept)
+        checkpoints.save(file, fit, model.get_weights())
     report = evaluation.evaluate(model, task.val, class_names=task.class_names)
     return {"stage": name, "report": report, **fit}
 
@@ -328,6 +330,15 @@ def _decide(stages):
         f"Kept: the probe. It gets {probe:,} of {images:,} validation images right, the fine-tuned model {tuned:,}; "
         f"{_RULE}."
     )
+
+
+def _in_float32(model):
+    """A copy of a model that was trained in mixed precision: the file may be used where float16 gains nothing."""
+    import keras
+
+    copy = keras.models.model_from_json(model.to_json().replace('"mixed_float16"', '"float32"'))
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def _divide(model, report):
@@ -604,18 +615,22 @@ def load(path):
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no Keras model, or does not say which classes it knows.
+        ValueError: The file is no Keras model, is damaged, or does not say which classes it knows.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there is no model at {path}: give a file that tlutils train wrote (.keras)")
     try:
         with zipfile.ZipFile(path) as file:
-            metadata = json.loads(file.read(_METADATA))
-        facts = metadata[_KEY]
-    except zipfile.BadZipFile:
+            damaged = file.testzip()  # Keras compares no checksums, and would take wrong weights for right
+            metadata = None if damaged else json.loads(file.read(_METADATA))
+    except (zipfile.BadZipFile, KeyError, ValueError):
         raise ValueError(f"{path} is not a Keras model: give a file that tlutils train wrote (.keras)") from None
-    except (KeyError, TypeError, ValueError):
+    if damaged:
+        raise ValueError(f"{path} is damaged (the checksum of its {damaged} is wrong): copy it again, or train again")
+    try:
+        facts = metadata[_KEY]
+    except (KeyError, TypeError):
         raise ValueError(
             f"{path} does not say which classes it knows, so it was not written by tlutils train, or was saved again "
             "since: load it with keras.models.load_model, and measure it with tlutils.evaluation.evaluate"
@@ -638,6 +653,11 @@ def load(path):
 
 
 def _why_no_file(path):
-    if not path.exists():
+    """What stands in the way of reading a file at all; ``None`` where that, or the check of its content, goes on."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
         return "there is no such file; check the path"
-    return "a folder; give the image files in it" if path.is_dir() else None
+    except (OSError, ValueError):  # the check says what it is
+        return None
+    return "a folder; give the image files in it" if stat.S_ISDIR(found.st_mode) else None

@@ -295,37 +295,88 @@ def at_imagenet_scale(chapter, numbers):
         return _Box((), (), (), f"Not run yet. To run it: `tlutils run {chapter} --profile full --record`.")
     stored = load(name)
     metrics, claims = stored["metrics"], {row["claim"] for row in stored["rows"]}
-    failed = list(dict.fromkeys(row["claim"] for row in stored["rows"] if not row["held"]))
+    failed = {row["claim"]: _in_context(stored["rows"], i) for i, row in enumerate(stored["rows"]) if not row["held"]}
     rows = [(words, _shown(metrics[key]) if key in metrics else "not recorded") for key, words in numbers.items()]
     if failed:
-        verdict = f"{len(failed)} of {len(claims)} claims of the chapter did not hold there:"
+        verdict = f"{len(failed)} of {len(claims)} claims of the chapter did not hold in that run:"
     else:
-        verdict = f"All {len(claims)} claims of the chapter held there."
+        verdict = f"All {len(claims)} claims of the chapter held in that run."
     setup = (
         f"{stored['backbone']} on {stored['dataset']}: {stored['images']:,} images, {stored['classes']} classes; "
         f"at most {stored['peak_mb'] / 1000:.1f} GB of memory. {verdict}"
     )
-    return _Box(("number", "at ImageNet scale"), rows, failed, setup, provenance_line(stored))
+    return _Box(
+        ("number", "at ImageNet scale"), rows, failed.values(), setup, provenance_line(stored), _t4_line(stored)
+    )
+
+
+def _in_context(rows, i):
+    """A claim, with the one before it in brackets where it only goes on: "(it learns by heart) and is of no use"."""
+    text = rows[i]["claim"]
+    goes_on = i > 0 and text.startswith(("and ", "but ", "it ", "they "))
+    return f"({_in_context(rows, i - 1)}) {text}" if goes_on else text
+
+
+def t4_minutes(stored):
+    """Minutes that an NVIDIA T4 would take for what the networks of a stored run (see :func:`load`) have computed.
+
+    An estimate from the multiply-adds that were counted, see :func:`tlutils.cost.t4_minutes`.
+
+    Returns:
+        ``(minutes, minutes)``: for the images that the run had, and for those of the full profile's own data set, if
+        the work grows with the number of images.
+    """
+    from tlutils import cost
+
+    minutes = cost.t4_minutes(stored["multiply_adds"])
+    return minutes, minutes * _own_images()[1] / stored["images"]
+
+
+def _own_images():
+    """Name and number of images of the full profile's own data set."""
+    from tlutils import data, runtime
+
+    name = runtime.BUDGETS["full"]["dataset"]
+    return name, data.registry()[name].download.contents.files
+
+
+def _t4_line(stored):
+    from tlutils import cost
+
+    if stored.get("multiply_adds") is None:
+        return "What its networks computed was not counted."
+    (name, images), missing = _own_images(), len(stored["uncounted"])
+    here, own = map(_minutes, t4_minutes(stored))
+    without = f" (without {missing} network{'s' if missing > 1 else ''} that cannot be counted)" if missing else ""
+    larger = "" if stored["dataset"] == name else f", and {own} with the {images:,} images of {name}"
+    return (
+        f"Counted: {_shown(stored['multiply_adds'] / 1e12)} trillion multiply-adds of networks{without}. A T4 at "
+        f"{cost.T4_SHARE:.0%} of its float32 peak ({cost.T4_FLOPS / 1e12:.1f} TFLOPS, NVIDIA's data sheet) takes "
+        f"{here} for them{larger}: an estimate, not a measurement."
+    )
+
+
+def _minutes(value):
+    return "less than a minute" if value < 1 else f"about {value:.0f} minute{'s' if round(value) > 1 else ''}"
 
 
 class _Box:
     """A table, a list and sentences around it, for a terminal and for a page; `code` stands between backticks."""
 
-    def __init__(self, heading, rows, items, before, after=""):
+    def __init__(self, heading, rows, items, before, *after):
         self.heading, self.rows, self.items, self.before, self.after = heading, rows, items, before, after
 
     def __repr__(self):
         table = [tables.as_text(self.heading, self.rows, "")] if self.rows else []
-        return "\n".join([*table, self.before, *(f"- {item}" for item in self.items), *filter(None, [self.after])])
+        return "\n".join([*table, self.before, *(f"- {item}" for item in self.items), *self.after])
 
     def _repr_html_(self):
         table = tables.as_html(self.heading, self.rows, "") if self.rows else ""
         items = f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in self.items)}</ul>" if self.items else ""
-        before, after = (
-            re.sub("`(.*?)`", r"<code>\1</code>", f"<p>{escape(text)}</p>") if text else ""
-            for text in (self.before, self.after)
+        before, *after = (
+            re.sub("`(.*?)`", r"<code>\1</code>", f"<p>{escape(text)}</p>") for text in (self.before, *self.after)
         )
-        return table + before + items + after
+        return "".join([table, before, items, *after])
 
 
 def versions():

@@ -8,7 +8,6 @@ import contextlib
 import copy
 import dataclasses
 import datetime
-import difflib
 import hashlib
 import json
 import multiprocessing
@@ -26,6 +25,7 @@ import nbformat
 import psutil
 
 from tlutils import results, runtime
+from tlutils.notes import suggestion
 
 TIMEOUT = {"quick": 300, "full": 1800}  # seconds a cell
 
@@ -42,6 +42,16 @@ _LANGUAGE = {
     "pygments_lexer": "ipython3",
 }
 _POLL = 0.1  # seconds between two looks at the memory: short enough not to miss an array that lives for a cell
+# Added to a notebook while its results are recorded; it says what tlutils.cost.Counter has counted.
+_COUNT = """
+import json as _json
+
+from tlutils.cost import Counter as _Counter
+
+_counter = _Counter.running
+print(_json.dumps(_counter and {"multiply_adds": _counter.multiply_adds, "uncounted": sorted(_counter.uncounted)}))
+"""
+_COUNT_TAG = "multiply-adds"
 _GRACE = 60  # seconds beyond the time limit of a cell, after which a silent worker is ended from outside
 
 
@@ -64,6 +74,8 @@ class Outcome:
     error: str | None = None
     digest: str | None = None  # of the notebook as it was when it began to run
     records: dict = dataclasses.field(default_factory=dict)
+    multiply_adds: int | None = None  # that its networks have computed; counted only while results are recorded
+    uncounted: list = dataclasses.field(default_factory=list)  # networks that could not be counted
 
 
 # --- finding notebooks ------------------------------------------------------------------------------------------------
@@ -115,12 +127,6 @@ def _find_one(name, known):
     raise UsageError(f"no notebook is called {name!r}; {suggestion(prefix, known)}")
 
 
-def suggestion(name, known):
-    """Return "did you mean …?" with the nearest known name, or the list of names where none is near."""
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known) or 'none'}"
-
-
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
@@ -161,6 +167,7 @@ def run(paths, out, parameters=None, *, jobs=1, timeout=None, report=None, recor
     report = report or (lambda outcomes: None)
     # A fixed hash seed: the order of a set of words may not decide what a cell prints.
     environment = {"PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "TLUTILS_PROGRESS": "0"}
+    environment["TLUTILS_COUNT"] = "1" if record else "0"
     if os.environ.get("KERAS_HOME"):
         environment["KERAS_HOME"] = os.path.abspath(os.environ["KERAS_HOME"])  # the kernel runs in another folder
     if jobs > 1:
@@ -180,7 +187,7 @@ def run(paths, out, parameters=None, *, jobs=1, timeout=None, report=None, recor
             changed = [worker.poll() for worker in running]
             for worker in running:
                 if record and worker.outcome.status == "ok":
-                    _record(worker.outcome, parameters, origin)
+                    _record(worker.outcome, parameters, jobs, origin)
             running = [worker for worker in running if worker.outcome.status == "running"]
             report(outcomes)
             if not any(changed):
@@ -215,12 +222,13 @@ def _origin(parameters):
     return {"dataset": Path(dataset).name, "images": images, "classes": task.num_classes, "backbone": backbone}
 
 
-def _record(outcome, parameters, origin):
+def _record(outcome, parameters, jobs, origin):
     """Store what a notebook recorded and claimed at ImageNet scale."""
     notebook = nbformat.read(outcome.output, 4)
     given = {name.lower(): str(value) for name, value in parameters.items()}
     if "dataset" in given:
         given["dataset"] = origin["dataset"]
+    given |= {"jobs": str(jobs)} if jobs > 1 else {}  # notebooks that run side by side take longer
     options = [word for name, value in given.items() for word in (f"--{name}", value)]
     results.save(
         f"full/{outcome.notebook}",
@@ -230,6 +238,8 @@ def _record(outcome, parameters, origin):
         seconds=outcome.seconds,
         machine=results.machine() | {"device": runtime.Runtime.device_name_in(results.printed_in(notebook))},
         peak_mb=round(outcome.peak_mb),
+        multiply_adds=outcome.multiply_adds,
+        uncounted=outcome.uncounted,
         **origin,
     )
 
@@ -363,6 +373,8 @@ def _run_notebook(connection, source, target, parameters, timeout):
 
     notebook = nbformat.read(source, 4)
     _drop_cells(notebook, "injected-parameters")
+    if os.environ.get("TLUTILS_COUNT") == "1":
+        notebook.cells.append(nbformat.v4.new_code_cell(_COUNT.strip(), metadata={"tags": [_COUNT_TAG]}))
     current = {"notebook": notebook, "cell": None}
     done = 0
 
@@ -408,6 +420,8 @@ def _run_notebook(connection, source, target, parameters, timeout):
     if error:
         name, _, message = error.partition(": ")
         current["cell"].outputs.append(nbformat.v4.new_output("error", ename=name, evalue=message, traceback=[error]))
+    counted = _counted(notebook)
+    _drop_cells(notebook, _COUNT_TAG)
     notebook = tidy(notebook)
     failed_cell = None
     if failure := _failure(notebook):
@@ -419,7 +433,15 @@ def _run_notebook(connection, source, target, parameters, timeout):
     except ValueError as problem:
         status, error = ("failed" if status == "ok" else status), error or str(problem)
     write(notebook, target)
-    return {"status": status, "error": error, "failed_cell": failed_cell, "seconds": seconds, "records": records}
+    outcome = {"status": status, "error": error, "failed_cell": failed_cell, "seconds": seconds, "records": records}
+    return outcome | counted
+
+
+def _counted(notebook):
+    """What the cell that was added to count says, as fields of the outcome; nothing where none was, or did not run."""
+    cells = [cell for cell in notebook.cells if _COUNT_TAG in cell.metadata.get("tags", [])]
+    said = [output.text for cell in cells for output in cell.outputs if output.get("name") == "stdout"]
+    return json.loads("".join(said) or "null") or {}
 
 
 def _runs(cell):

@@ -171,7 +171,7 @@ def require_tensorflow():
             f"tlutils needs Keras on TensorFlow, but KERAS_BACKEND is {os.environ['KERAS_BACKEND']!r}; unset it."
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _quiet_stderr():
+    with quiet_stderr():
         import keras  # noqa: F401
         import tensorflow as tf
     # A notebook builds many small models, and TensorFlow would warn that each of them is traced anew.
@@ -179,8 +179,23 @@ def require_tensorflow():
     return tf
 
 
+def shows_progress(progress=None):
+    """Whether to print what is being done, line by line.
+
+    Args:
+        progress: What the caller wishes. ``None`` leaves it to the environment variable ``TLUTILS_PROGRESS``, 0 or 1,
+            which the runner of the notebooks sets to 0; where there is none, the answer is yes in a terminal and in an
+            interactive notebook, and no where nobody looks.
+    """
+    if progress is not None:
+        return progress
+    if "TLUTILS_PROGRESS" in os.environ:
+        return os.environ["TLUTILS_PROGRESS"] != "0"
+    return sys.stdout.isatty() or "ipykernel" in sys.modules
+
+
 @contextlib.contextmanager
-def _quiet_stderr():
+def quiet_stderr():
     """Divert file descriptor 2; give back what it received only if the block fails."""
     sys.stderr.flush()
     kept = os.dup(2)
@@ -223,7 +238,7 @@ def setup(gpu="auto", seed=0):
     tf = require_tensorflow()
     import keras
 
-    with _quiet_stderr():
+    with quiet_stderr():
         gpus = tf.config.list_physical_devices("GPU")
     if gpu == "require" and not gpus:
         raise GPURequiredError(
@@ -243,5 +258,10 @@ def setup(gpu="auto", seed=0):
     # Tensor cores, which make float16 faster than float32, came with compute capability 7.0.
     mixed = details.get("compute_capability", (0, 0)) >= (7, 0)
     keras.mixed_precision.set_global_policy("mixed_float16" if mixed else "float32")
+    if os.environ.get("TLUTILS_COUNT") == "1":  # set by tlutils run --record
+        from tlutils import cost
+
+        if cost.Counter.running is None:
+            cost.Counter().start()
     device = "GPU" if gpus else "CPU"
     return Runtime(device, details.get("device_name", device), seed, mixed)

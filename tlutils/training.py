@@ -7,10 +7,10 @@ whole backbone and solves what is left, a convex problem, to its optimum; ``fine
 
 import hashlib
 import json
-import os
+import math
 import re
-import sys
 import time
+import warnings
 import weakref
 from dataclasses import dataclass, field
 from numbers import Real
@@ -18,14 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tlutils import features, models
-from tlutils.runtime import require_tensorflow
+from tlutils import checkpoints, features, models
+from tlutils.runtime import require_tensorflow, shows_progress
 
 # Fixed beforehand for fewer than three labels a class, where cross-validation is impossible; chosen on the images of
 # the development seeds of experiments/first_transfer.py, never on test images.
 DEFAULT_C = 0.01
 C_GRID = tuple(float(c) for c in np.logspace(-4, 2, 7))
 MIN_LABELS_FOR_CV = 3
+# Most bytes of activations that fine-tuning keeps in memory; while they are made, it takes twice as much.
+MOST_KEPT = 2 * 1024**3
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Fit:
     best_epoch: int
 
 
-def linear_probe(model, task, l2="cv", *, cache_dir=None, engine="auto", seed=0):
+def linear_probe(model, task, l2="cv", *, cache_dir=None, engine="auto", seed=0, progress=None):
     """Solve a linear head on the frozen backbone to its optimum.
 
     The features are extracted once. A classifier's head is scikit-learn's multinomial logistic regression, a
@@ -62,6 +64,7 @@ def linear_probe(model, task, l2="cv", *, cache_dir=None, engine="auto", seed=0)
         cache_dir: Folder in which to keep the features, see :func:`tlutils.features.extract`.
         engine: What runs the frozen backbone, see there.
         seed: Seed of the folds.
+        progress: Say how far the features are, see there.
 
     Returns:
         Fit: ``history`` holds ``l2`` and, where it was chosen, the candidates and their scores.
@@ -82,7 +85,8 @@ def linear_probe(model, task, l2="cv", *, cache_dir=None, engine="auto", seed=0)
         raise ValueError(f"l2 must be 'cv' or a positive number, not {l2!r}")
     models.freeze(model)
     pooling = {"GlobalAveragePooling2D": "avg", "GlobalMaxPooling2D": "max"}.get(type(model.get_layer("pool")).__name__)
-    x = features.extract(models.backbone_layer(model), task.train, cache_dir, pooling=pooling, engine=engine)
+    options = {"pooling": pooling, "engine": engine, "progress": progress}
+    x = features.extract(models.backbone_layer(model), task.train, cache_dir, **options)
     x = x.reshape(len(x), -1)
     solve = solve_classifier if task.kind == "classification" else solve_regressor
     weights, bias, history = solve(x, task.train.labels, l2, seed)
@@ -260,14 +264,16 @@ def fine_tune(
         batch_size: Images a step.
         warmup: Share of all steps during which the rate rises from zero.
         patience: Epochs without a lower validation loss before training stops.
-        cache: Keep activations at the frozen boundary in memory; ``False`` runs the whole network each epoch.
+        cache: Keep activations at the frozen boundary in memory, unless they take more than 2 GB (and there are no
+            ``views``); ``False`` runs the whole network each epoch.
         cache_dir: Folder in which to keep the features of the probe and the activations too, for the next call; see
             :func:`tlutils.features.extract`. Those of augmented views are not kept.
         engine: What runs the frozen part, see there.
         shuffle: New order each epoch; ``False`` keeps the order of ``task.train``.
         stop_after: Epochs to run of a schedule that is made for ``epochs`` of them; ``None`` runs all.
         seed: Seed of the order and of dropout, both derived from (seed, epoch).
-        progress: Show a line an epoch; ``None`` does so in a terminal or an interactive notebook.
+        progress: Show a line an epoch, and how far the activations are; ``None`` does so in a terminal or an
+            interactive notebook.
 
     Returns:
         Fit
@@ -277,6 +283,10 @@ def fine_tune(
             ``epochs``, ``batch_size``, ``patience``, ``views`` or ``stop_after`` is below 1, there are ``views``
             without ``augment`` or without ``cache``, a strength is negative or infinite, ``label_smoothing`` is not in
             [0, 1) or asked of a regressor, or the model and the task disagree on the number of classes.
+
+    Warns:
+        CheckpointWarning: What an interrupted run has left in ``backup_dir`` is damaged, and training starts again.
+        UserWarning: The activations would take more than 2 GB.
     """
     started = time.perf_counter()
     require_tensorflow()
@@ -337,9 +347,13 @@ def fine_tune(
                 progress=progress,
             )
         else:
-            linear_probe(model, task, cache_dir=cache_dir, engine=engine, seed=seed)
+            linear_probe(model, task, cache_dir=cache_dir, engine=engine, seed=seed, progress=progress)
         models.unfreeze(model, blocks)
     frozen, tail = _split(model, blocks) if cache and (augment is None or views) else (None, model)
+    if frozen is not None and not views and (size := _activation_bytes(frozen, task)) > MOST_KEPT:
+        gigabytes = f"{size / 1024**3:.1f} GB"
+        warnings.warn(f"the frozen activations would take {gigabytes}; the whole network runs each epoch", stacklevel=2)
+        frozen, tail = None, model
     history, best = _train(model, tail, frozen, task, settings, augment)
     return Fit(model, history, time.perf_counter() - started, best)
 
@@ -489,7 +503,7 @@ def _train(model, tail, frozen, task, settings, augment=None):
     backup = _Backup(settings, model, trained, augment, task, best_weights)
     first, history, best, best_loss = backup.restore(history, best, best_loss)
     best_weights = backup.best_weights
-    show = _shows_progress(settings.progress)
+    show = shows_progress(settings.progress)
     for epoch in range(first, last):
         if val is not None and epoch - best >= settings.patience:
             break
@@ -585,6 +599,11 @@ def _seed(layer, *numbers):
         state.assign(np.random.default_rng([*numbers, i]).integers(2**31, size=2).astype("uint32"))
 
 
+def _activation_bytes(frozen, task):
+    images = sum(len(part) for part in (task.train, task.val) if part is not None)
+    return images * math.prod(frozen.compute_output_shape((1, *task.image_size, task.channels))) * 4
+
+
 class _Source:
     """Batches of one split: images as they are, or the activations at the frozen boundary, computed once a view."""
 
@@ -604,8 +623,9 @@ class _Source:
 
     def _activations(self, view):
         _seed(self.augment, self.settings.seed, view)
-        options = {"pooling": None, "engine": self.settings.engine, "augment": self.augment}
-        found = features.extract(self.frozen, self.examples, self.settings.cache_dir, **options)
+        settings = self.settings
+        options = {"pooling": None, "engine": settings.engine, "augment": self.augment, "progress": settings.progress}
+        found = features.extract(self.frozen, self.examples, settings.cache_dir, **options)
         return found.astype(self.frozen.output.dtype, copy=False)
 
     def _keep(self, inputs):
@@ -694,14 +714,14 @@ class _Backup:
 
     def restore(self, history, best, best_loss):
         """``(epochs done, history, best epoch, best loss)``; sets the variables where there is something to restore."""
-        if self.file is None or not self.file.exists():
+        saved = self.file and checkpoints.load(self.file)
+        if not saved:
             return 0, history, best, best_loss
-        with np.load(self.file, allow_pickle=False) as saved:
-            for i, variable in enumerate(self.variables):
-                variable.assign(saved[f"variable_{i}"])
-            if self.best_weights is not None:
-                self.best_weights = [saved[f"best_{i}"] for i in range(len(self.best_weights))]
-            state = json.loads(str(saved["state"]))
+        state, arrays = saved
+        for variable, value in zip(self.variables, arrays):
+            variable.assign(value)
+        if self.best_weights is not None:
+            self.best_weights = arrays[len(self.variables) :]
         return state["epoch"], state["history"], state["best"], state["best_loss"]
 
     def save(self, epoch, history, best, best_loss, best_weights):
@@ -709,12 +729,7 @@ class _Backup:
         if self.file is None:
             return
         state = {"epoch": epoch, "history": history, "best": best, "best_loss": best_loss}
-        arrays = {f"variable_{i}": np.asarray(variable) for i, variable in enumerate(self.variables)}
-        arrays |= {f"best_{i}": weight for i, weight in enumerate(best_weights or [])}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.file.with_suffix(".part.npz")
-        np.savez(temporary, state=json.dumps(state), **arrays)
-        os.replace(temporary, self.file)
+        checkpoints.save(self.file, state, [*map(np.asarray, self.variables), *(best_weights or [])])
 
     def remove(self):
         if self.file is not None:
@@ -784,12 +799,3 @@ def _check(model, task):
             f"{model.name!r} gives {outputs} numbers, but {task.name!r} has {targets} targets an image: "
             f"build it with models.regressor(backbone, {targets})"
         )
-
-
-def _shows_progress(progress):
-    """Quiet where nobody looks: the runner of the notebooks sets TLUTILS_PROGRESS=0."""
-    if progress is not None:
-        return progress
-    if "TLUTILS_PROGRESS" in os.environ:
-        return os.environ["TLUTILS_PROGRESS"] != "0"
-    return sys.stdout.isatty() or "ipykernel" in sys.modules
