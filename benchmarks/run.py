@@ -26,6 +26,7 @@ PARTS = {
     "f": "startup",
     "g": "notebooks",
     "h": "diagnose",
+    "j": "colab",
     "k": "pages",
 }
 README = Path(__file__).with_name("README.md")

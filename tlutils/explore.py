@@ -22,6 +22,30 @@ class _Picture(widgets.Image):
     """An image that may have a tooltip: ipywidgets 8.1 fails in the browser on a tooltip without a description."""
 
     description = traitlets.Unicode("").tag(sync=True)
+    tooltip = traitlets.Unicode(None, allow_none=True).tag(sync=True)  # ipywidgets 7 has none
+
+
+class _StackOfSeven(widgets.VBox):
+    """``Stack`` for ipywidgets 7, which knows none and which Colab has: of all pictures one is shown.
+
+    The kernel changes it, not the browser; while a notebook is open on Colab there is a kernel.
+    """
+
+    selected_index = traitlets.Int(-1)
+
+    def __init__(self, children, selected_index):
+        super().__init__(children)
+        for child in children:
+            child.layout = widgets.Layout(width="100%", display="none")
+        self.selected_index = selected_index
+
+    @traitlets.observe("selected_index")
+    def _show(self, change):
+        for number, child in enumerate(self.children):
+            child.layout.display = None if number == change.new else "none"
+
+
+_Stack, _link = (widgets.Stack, widgets.jslink) if hasattr(widgets, "Stack") else (_StackOfSeven, widgets.link)
 
 
 class LiveFigure(widgets.VBox):
@@ -96,13 +120,13 @@ def picture_slider(frames, labels=None, description="step", play=False, value=0,
         _Picture(value=data, format=kind, layout=layout, tooltip=text)
         for (data, kind), text in zip(frames, descriptions, strict=True)
     ]
-    stack = widgets.Stack(images, selected_index=value)
+    stack = _Stack(images, selected_index=value)
     look = {"description": description, "layout": layout, "style": {"description_width": "initial"}}
     if labels is None:
         slider, trait = widgets.IntSlider(value=value, min=0, max=count - 1, **look), "value"
     else:
         slider, trait = widgets.SelectionSlider(options=labels, index=value, **look), "index"
-    widgets.jslink((slider, trait), (stack, "selected_index"))
+    _link((slider, trait), (stack, "selected_index"))
     button = None
     if play:
         button = widgets.Play(value=value, min=0, max=count - 1, interval=600, tooltip=f"Run through {description}")

@@ -18,7 +18,7 @@ from html import escape
 from importlib import metadata
 from pathlib import Path
 
-from tlutils import tables
+from tlutils import runtime, tables
 
 # How myst_nb's glue marks a value that is stored but not shown. Importing myst_nb for this one string would pull Sphinx
 # into every notebook.
@@ -66,7 +66,8 @@ def claim(statement, holds):
 def record(name, value):
     """Store a measured value in the notebook, so that the text can quote it with ``{glue:text}`name:.2f```.
 
-    Nothing is shown. Outside a notebook the value is only checked.
+    Nothing is shown. Outside a notebook the value is only checked. Numbers and strings also go to ``results.json`` in
+    the folder given to :func:`tlutils.runtime.keep`, if there is one.
 
     Args:
         name (str): Letters, digits, ``_``, ``-`` and ``.``; unique in its notebook.
@@ -97,6 +98,10 @@ def record(name, value):
             raw=True,
             metadata={"scrapbook": {"name": name, "mime_prefix": _GLUE_PREFIX}},
         )
+    path = runtime.kept("results.json")
+    if path is not None and len(bundle) == 1:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        write_text(path, json.dumps(known | {name: value}, indent=1, ensure_ascii=False) + "\n")
 
 
 def records_in(notebook):
@@ -334,7 +339,7 @@ def t4_minutes(stored):
 
 def _own_images():
     """Name and number of images of the full profile's own data set."""
-    from tlutils import data, runtime
+    from tlutils import data
 
     name = runtime.BUDGETS["full"]["dataset"]
     return name, data.registry()[name].download.contents.files

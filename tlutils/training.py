@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from tlutils import checkpoints, features, models
-from tlutils.runtime import require_tensorflow, shows_progress
+from tlutils.runtime import kept, require_tensorflow, shows_progress
 
 # Fixed beforehand for fewer than three labels a class, where cross-validation is impossible; chosen on the images of
 # the development seeds of experiments/first_transfer.py, never on test images.
@@ -256,7 +256,8 @@ def fine_tune(
             the frozen part a view, and memory for each. It changes what is learnt: images vary less than with
             ``None``, which never shows the same view twice. Without effect where nothing is frozen.
         backup_dir: Folder for the state after each epoch, one a run. A run that was interrupted goes on from there when
-            it is called again with the same arguments, and ends where it would have ended.
+            it is called again with the same arguments, and ends where it would have ended. ``None`` keeps nothing,
+            unless there is a folder for all trainings, see :func:`tlutils.runtime.keep`.
         start: ``"probe"`` solves the head first (a head with hidden layers is trained on frozen features instead);
             ``"as_is"`` starts from the model as it comes.
         block_decay: The rate of each block is this times the rate of the block above it; 1 gives all the same rate
@@ -697,7 +698,8 @@ class _Backup:
         self.variables = [*trained.variables, *trained.optimizer.variables]
         self.best_weights = best_weights
         self.file = None
-        if settings.backup_dir is not None:
+        folder = kept("backups") if settings.backup_dir is None else settings.backup_dir
+        if folder is not None:
             elsewhere = ("progress", "backup_dir", "cache_dir")  # what they say changes no weight
             described = {k: repr(v) for k, v in vars(settings).items() if k not in elsewhere}
             described["shapes"] = [list(variable.shape) for variable in self.variables]
@@ -710,7 +712,7 @@ class _Backup:
                 if part is not None
             ]
             key = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:16]
-            self.file = Path(settings.backup_dir) / f"training-{key}.npz"
+            self.file = Path(folder) / f"training-{key}.npz"
 
     def restore(self, history, best, best_loss):
         """``(epochs done, history, best epoch, best loss)``; sets the variables where there is something to restore."""
