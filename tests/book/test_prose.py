@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fontTools.ttLib import TTFont
 from PIL import Image
 
 import tlutils
@@ -219,6 +220,13 @@ def test_every_entry_has_its_chinese_term_beside_it():
     assert not wrong
     chinese = [re.search(r">([^<]+)</span>", definition)[1] for definition in glossary().values()]
     assert len(chinese) == len({*chinese}), "two entries have the same Chinese term"
+
+
+def test_the_book_brings_the_characters_of_its_chinese_terms():
+    characters = set("".join(re.findall(r'<span lang="zh-Hans">([^<]+)</span>', read("glossary.md"))))
+    drawn = TTFont(BOOK / "assets" / "lib" / "noto-sans-sc" / "glossary.woff").getBestCmap()
+    missing = sorted(c for c in characters if c > "\u2e7f" and ord(c) not in drawn)
+    assert not missing, f"run scripts/vendor_assets.py: the font lacks {missing}"
 
 
 def test_entries_stand_in_order():
