@@ -544,9 +544,9 @@ def _glued(notebook):
             glued[name] = tables[0]
     solved = [piece.cell for piece in pieces(notebook) if piece.role == "solution" and piece.cell.cell_type == "code"]
     for made in claims_in(nbformat.v4.new_notebook(cells=solved)):
-        item = f"<li>{html.escape(made['claim'])}</li>"
+        item = rf"<li>(\([^<]*\) )?{re.escape(html.escape(made['claim']))}</li>"  # in brackets: the one before it
         glued = {
-            name: value.replace(item, "<li>a claim of a solution</li>") if isinstance(value, str) else value
+            name: re.sub(item, "<li>a claim of a solution</li>", value) if isinstance(value, str) else value
             for name, value in glued.items()
         }
     return glued
