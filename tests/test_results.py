@@ -326,6 +326,15 @@ def test_a_stored_run_is_a_table_its_claims_and_its_origin(stored):
     assert "<code>tlutils run 01_a</code>" in page
 
 
+@pytest.mark.parametrize(
+    "known, words", [(0, None), (1, "ImageNet has 1 of these classes"), (3, "ImageNet has all of these classes")]
+)
+def test_classes_that_imagenet_has_are_named(stored, known, words):
+    kept([{"claim": "a", "held": True}], {"classes_of_imagenet": known}, accuracy=1)
+    text = str(results.at_imagenet_scale("01_a", NUMBERS))
+    assert (words in text) if words else ("ImageNet has" not in text)
+
+
 def test_where_all_claims_held_it_says_so(stored):
     kept([{"claim": "a", "held": True}, {"claim": "b", "held": True}], accuracy=1)
     page = results.at_imagenet_scale("01_a", NUMBERS)._repr_html_()

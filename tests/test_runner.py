@@ -268,6 +268,7 @@ def test_what_a_notebook_measured_at_imagenet_scale_comes_back(tmp_path, stored,
         {"claim": "More is better.", "held": False},
     ]
     assert (found["dataset"], found["images"], found["classes"]) == ("photos", 14, 2)
+    assert found["classes_of_imagenet"] == 2
     assert found["backbone"] == "mobilenet_v2" and found["machine"] == results.machine() | {"device": "Tesla T4"}
     assert found["seconds"] == round(outcomes[0].seconds, 1) and found["peak_mb"] == round(outcomes[0].peak_mb)
     options = "--profile full --seed 3 --dataset photos --backbone mobilenet_v2 --jobs 2"

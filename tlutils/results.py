@@ -308,11 +308,20 @@ def at_imagenet_scale(chapter, numbers):
         verdict = f"All {len(claims)} claims of the chapter held in that run."
     setup = (
         f"{stored['backbone']} on {stored['dataset']}: {stored['images']:,} images, {stored['classes']} classes; "
-        f"at most {stored['peak_mb'] / 1000:.1f} GB of memory. {verdict}"
+        f"at most {stored['peak_mb'] / 1000:.1f} GB of memory.{_known_line(stored)} {verdict}"
     )
     return _Box(
         ("number", "at ImageNet scale"), rows, failed.values(), setup, provenance_line(stored), _t4_line(stored)
     )
+
+
+def _known_line(stored):
+    """What accuracies are worth where ImageNet has classes of the photographs among its own (trap 9)."""
+    known, classes = stored.get("classes_of_imagenet", 0), stored["classes"]
+    if not known:
+        return ""
+    some = "both" if known == classes == 2 else "all" if known == classes else f"{known}"
+    return f" ImageNet has {some} of these classes, so an accuracy here says little about classes that are new to it."
 
 
 def _in_context(rows, i):

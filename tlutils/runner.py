@@ -201,7 +201,7 @@ def run(paths, out, parameters=None, *, jobs=1, timeout=None, report=None, recor
 
 def _origin(parameters):
     """What a run at ImageNet scale runs on; a UsageError where it is no such run, or where nothing could be stored."""
-    from tlutils import data
+    from tlutils import data, diagnose
 
     if parameters.get("PROFILE") != "full":
         raise UsageError("only results at ImageNet scale are recorded: choose the full profile (--profile full)")
@@ -219,7 +219,13 @@ def _origin(parameters):
         raise UsageError(str(error)) from None
     images = sum(len(part) for part in (task.train, task.val, task.test) if part is not None)
     # of a folder only its name: where it lies on the reader's machine is nobody's business
-    return {"dataset": Path(dataset).name, "images": images, "classes": task.num_classes, "backbone": backbone}
+    return {
+        "dataset": Path(dataset).name,
+        "images": images,
+        "classes": task.num_classes,
+        "classes_of_imagenet": sum(bool(diagnose.imagenet_classes(name)) for name in task.class_names),
+        "backbone": backbone,
+    }
 
 
 def _record(outcome, parameters, jobs, origin):
