@@ -4,7 +4,8 @@ python benchmarks/pages.py
 
 Each page is opened in Chromium with nothing in its cache, from a server on this machine. It counts as interactive when
 its scripts have started (sliders and quizzes answer) and the last task is over that keeps the page busy for more than
-50 ms, such as setting formulas. Its own weight is what it loads outside ``_static``, which all pages share.
+50 ms, such as setting formulas. Its own weight is what it loads beside what all pages share: the libraries in
+``_static`` and the index of the search.
 """
 
 import functools
@@ -23,6 +24,7 @@ import build_book
 import print_book
 
 INTERACTIVE, WEIGHT, BUILD = 1.5, 1.5, 60  # seconds, megabytes, seconds
+SHARED = "/_static/", "/searchindex.js"
 
 BUSY = """
 window.busyUntil = 0;
@@ -72,7 +74,7 @@ def visit(browser, url):
     page = context.new_page()
     page.set_default_timeout(60_000)
     page.add_init_script(BUSY)
-    page.on("response", lambda answer: None if "/_static/" in answer.url else weights.append(answer))
+    page.on("response", lambda answer: None if any(part in answer.url for part in SHARED) else weights.append(answer))
     page.goto(url)
     seconds = page.evaluate(SETTLED)
     own = [answer for answer in weights if urlsplit(answer.url).scheme == "http"]
