@@ -9,7 +9,7 @@ import time
 
 import nbformat
 import pytest
-from conftest import Folder, encoded, noise
+from pictures import Folder, encoded, noise
 
 import tlutils
 from tlutils import cli, results, runner

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import encoded, noise
+from pictures import encoded, noise
 from PIL import Image, ImageFile
 from sklearn.datasets import load_digits
 

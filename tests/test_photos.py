@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Folder, encoded, noise
+from pictures import Folder, encoded, noise
 from PIL import Image
 
 from tlutils import data, evaluation, models, photos, training
