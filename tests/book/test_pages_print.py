@@ -1,5 +1,6 @@
 """The whole book in one file: the zip, the joined document behind the PDF, and the PDF itself."""
 
+import unicodedata
 import zipfile
 
 import build_book
@@ -75,14 +76,16 @@ def test_the_pdf_has_numbered_contents_and_links_that_work(site, tmp_path, capsy
     assert code == 0
     assert not (site / "_print.html").exists()
     reader = pypdf.PdfReader(tmp_path / "book.pdf")
-    texts = [page.extract_text() for page in reader.pages]
-    assert "Transfer learning, step by step" in texts[0] and "Contents" in texts[1]
+    # without blanks, and with ligatures taken apart: releases of pypdf and Chromium differ in both
+    texts = ["".join(unicodedata.normalize("NFKC", page.extract_text()).split()) for page in reader.pages]
+    assert "Transferlearning,stepbystep" in texts[0] and "Contents" in texts[1]
     for page in PAGES:
         place = reader.named_destinations[f"/{print_book.anchor(page)}"]
         number = reader.get_destination_page_number(place)
-        title = BeautifulSoup((site / f"{page}.html").read_text("utf-8"), "html.parser").h1.find(string=True).strip()
-        squeezed = "".join(texts[number].split())
-        assert "".join(title.split()) in squeezed and squeezed.endswith(str(number + 1))
-        contents = "".join("".join(texts[1:number]).split())
-        assert f"{''.join(title.split())}{number + 1}" in contents, f"{title} stands on page {number + 1}"
+        soup = BeautifulSoup((site / f"{page}.html").read_text("utf-8"), "html.parser")
+        title = "".join(soup.h1.find(string=True).split())
+        assert title in texts[number]
+        # header and page number are printed in the margins; some releases extract them first, some last
+        assert texts[number].startswith(f"{title}{number + 1}") or texts[number].endswith(str(number + 1))
+        assert f"{title}{number + 1}" in "".join(texts[1:number]), f"{title} stands on page {number + 1}"
     assert [item.title for item in reader.outline if not isinstance(item, list)][1] == "Your first transfer"
